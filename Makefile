@@ -1,0 +1,45 @@
+# `make demo` and `make test` start from nothing: they make the environment, install and run.
+# PYTHON is the interpreter to make it with; ORT=gpu takes the CUDA build of ONNX Runtime, in an
+# environment of its own, since the two wheels install the same module.
+PYTHON ?= python3
+ORT    ?= cpu
+
+VENV := $(if $(filter gpu,$(ORT)),.venv-gpu,.venv)
+BIN  := $(VENV)/bin
+
+.PHONY: demo test check bench clean
+.NOTPARALLEL:
+
+demo: $(VENV)/.stamp-demo
+	$(BIN)/python examples/search.py
+
+test: $(VENV)/.stamp-test
+	$(BIN)/python -m pytest -n 2 -m "not slow" tests
+
+# pyright resolves the package through .check, since no folder here bears its name.
+check: $(VENV)/.stamp-test .check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(VENV)/.stamp-bench
+	$(BIN)/python benchmarks/inference.py
+
+clean:
+	rm -rf .check build dist *.egg-info .pytest_cache .ruff_cache
+	find api backend lowering runtime tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# One resolution for everything, so that the pinned torch is never replaced by a newer one.
+# `touch` comes last: an install that was interrupted runs again, one that finished does not.
+$(VENV)/.stamp-%: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(ORT),$*]'
+	touch $@
+
+# The package as it is when installed, in links to the sources.
+.check: $(wildcard api/*.py) Makefile
+	rm -rf $@
+	mkdir -p $@/dynamo_onnx
+	ln -s $(addprefix ../../,backend lowering runtime $(wildcard api/*.py)) $@/dynamo_onnx/
