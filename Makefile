@@ -23,7 +23,7 @@ check: $(VENV)/.stamp-test .check
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/.stamp-bench
-	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python -m benchmarks.inference
 
 clean:
 	rm -rf .check build dist *.egg-info .pytest_cache .ruff_cache
