@@ -1,0 +1,1 @@
+"""Benchmarks: one file per question; each writes its JSON and its picture to `results/`."""

@@ -1,0 +1,149 @@
+"""The contenders of the benchmarks: how each one makes a model ready to be called."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from .models import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A model made ready by one backend."""
+
+    call: Callable[[], object]  # one forward pass
+    tensors: Callable[[object], list[Tensor]]  # what `call` returned, as a flat list of tensors
+    report: Callable[[], dict[str, Any] | None]  # what the backend tells about its compilation
+
+
+def _leaves(outputs: object) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def _nothing() -> None:
+    return None
+
+
+def eager(example: Example) -> Contender:
+    module, kwargs = example
+    return Contender(lambda: module(**kwargs), _leaves, _nothing)
+
+
+def compiled(backend: str) -> Callable[[Example], Contender]:
+    """`torch.compile` with the given backend; compiles at the first call."""
+
+    def make(example: Example) -> Contender:
+        module = torch.compile(example.module, backend=backend)
+        kwargs = example.kwargs
+        return Contender(lambda: module(**kwargs), _leaves, _nothing)
+
+    return make
+
+
+def onnx(example: Example) -> Contender:
+    """This project's backend, from an empty program cache."""
+    import dynamo_onnx
+
+    dynamo_onnx.reset()
+    module = torch.compile(example.module, backend="onnx")
+    kwargs = example.kwargs
+
+    def report() -> dict[str, Any]:
+        found = dynamo_onnx.report(module)
+        return {
+            "graphs": found.graphs,
+            "regions": found.regions,
+            "native_ops": found.native_ops,
+            "eager_ops": found.eager_ops,
+            "timings": dataclasses.asdict(found.timings),
+        }
+
+    return Contender(lambda: module(**kwargs), _leaves, report)
+
+
+def raw(example: Example) -> Contender:
+    """A plain ONNX Runtime session on what `torch.onnx.export(dynamo=True)` writes.
+
+    It runs on the tensors' own memory through one IO binding, with nothing of torch around it: what
+    is left of this project's time beyond it is this project's cost.
+    """
+    module, kwargs = example
+    program = torch.onnx.export(module, (), kwargs=kwargs, dynamo=True, verbose=False)
+    assert program is not None  # dynamo=True returns one
+    device = next(module.parameters()).device
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        program.save(path, external_data=True)
+        session = ort.InferenceSession(path, _session_options(), providers=_providers(device))
+    binding = session.io_binding()
+    for value, tensor in zip(session.get_inputs(), kwargs.values(), strict=True):
+        binding.bind_ortvalue_input(value.name, ort.OrtValue.from_dlpack(tensor))
+    for value in session.get_outputs():
+        binding.bind_output(value.name, device.type, device.index or 0)
+
+    def call() -> None:
+        session.run_with_iobinding(binding)
+
+    def tensors(_: object) -> list[Tensor]:
+        return [torch.from_dlpack(value) for value in binding.get_outputs()]
+
+    return Contender(call, tensors, _nothing)
+
+
+def _session_options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    return options
+
+
+def _providers(device: torch.device) -> list[str | tuple[str, dict[str, str]]]:
+    if device.type == "cpu":
+        return ["CPUExecutionProvider"]
+    stream = torch.cuda.current_stream(device).cuda_stream  # so that torch's events see its work
+    options = {"device_id": str(device.index or 0), "user_compute_stream": str(stream)}
+    return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
+
+
+BACKENDS: dict[str, Callable[[Example], Contender]] = {
+    "eager": eager,
+    "inductor": compiled("inductor"),
+    "onnx": onnx,
+    "raw": raw,
+}
+COMPILED = frozenset({"inductor", "onnx"})  # those that start with Dynamo's capture
+capture_only = compiled("aot_eager")
+
+
+def tiny(device: torch.device, dtype: torch.dtype) -> Example:
+    """Something to compile once before the clock runs: it pays for imports and tool checks."""
+    module = nn.Sequential(nn.Linear(8, 8), nn.ReLU()).eval().to(device, dtype)
+    return Example(module, {"input": torch.ones(2, 8, device=device, dtype=dtype)})
+
+
+def place(example: Example, device: torch.device, dtype: torch.dtype) -> Example:
+    """The example on a device, its floating point weights and inputs in `dtype`."""
+    kwargs = {
+        name: tensor.to(device, dtype if tensor.is_floating_point() else None)
+        for name, tensor in example.kwargs.items()
+    }
+    return Example(example.module.to(device, dtype), kwargs)
+
+
+def hush() -> None:
+    """Keep the libraries' notices off the terminal; they say nothing about a measurement."""
+    warnings.simplefilter("ignore")
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)

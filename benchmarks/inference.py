@@ -1,0 +1,270 @@
+"""How fast is one forward pass under each backend, beside eager, and what does compiling cost?
+
+    python -m benchmarks.inference                            # everything, on the CPU
+    python -m benchmarks.inference --models resnet50,gpt2 --backends eager,onnx --out part.json
+    python -m benchmarks.inference --redraw --update-readme   # from the last results
+
+Each model runs in a process of its own, with all its backends interleaved. The results go to
+`benchmarks/results/inference-<device>.json`, the picture beside it, the table to the terminal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import measure, record, render
+from .backends import BACKENDS, COMPILED, Contender, capture_only, hush, place, tiny
+from .models import MODELS, Example
+from .record import BackendResult, ModelResult, Settings, Sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A backend's result so far, and the backend made ready unless it failed."""
+
+    result: BackendResult
+    contender: Contender | None
+
+
+def measure_model(name: str, settings: Settings) -> ModelResult:
+    """All backends of one model. Meant for a process of its own: it sets threads and caches."""
+    hush()
+    torch.set_num_threads(settings.threads)
+    device = torch.device(settings.device)
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache,
+        torch.no_grad(),
+        _side_stream(device),
+    ):
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # so that Inductor compiles, too
+        built = MODELS[name].build(settings.batch, small=settings.small)
+        example = place(built, device, DTYPES[settings.dtype])
+        capture_s = None
+        if not COMPILED.isdisjoint(settings.backends):
+            capture_s = _capture_s(example, device)
+        entries = [_enter(backend, example, capture_s, device) for backend in settings.backends]
+        results, load = _contest(entries, settings, device)
+    parameters = sum(parameter.numel() for parameter in example.module.parameters())
+    return ModelResult(name, parameters, capture_s, load, results)
+
+
+def _side_stream(device: torch.device) -> AbstractContextManager[object]:
+    """On CUDA a stream with a handle of its own, which ONNX Runtime can be given."""
+    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
+
+
+def _tiny_like(example: Example) -> Example:
+    weight = next(example.module.parameters())
+    return tiny(weight.device, weight.dtype)
+
+
+def _capture_s(example: Example, device: torch.device) -> float:
+    """The shorter of two first calls of `aot_eager`: the first fills caches that outlive it."""
+    capture_only(_tiny_like(example)).call()
+    shortest = math.inf
+    for _ in range(2):
+        torch.compiler.reset()
+        start = time.perf_counter()
+        capture_only(example).call()
+        measure.synchronize(device)
+        shortest = min(shortest, time.perf_counter() - start)
+    return shortest
+
+
+def _enter(backend: str, example: Example, capture_s: float | None, device: torch.device) -> Entry:
+    """Time the first call, from empty Dynamo caches, after something tiny has paid for imports."""
+    make = BACKENDS[backend]
+    try:
+        make(_tiny_like(example)).call()
+        torch.compiler.reset()
+        start = time.perf_counter()
+        contender = make(example)
+        contender.call()
+        measure.synchronize(device)
+        first_call_s = time.perf_counter() - start
+        report = contender.report()
+        contender.call()
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is the result)
+        return Entry(BackendResult(backend, error=record.describe(error)), None)
+    own_compile_s = None
+    if backend in COMPILED and capture_s is not None:
+        own_compile_s = first_call_s - capture_s
+    result = BackendResult(backend, first_call_s, own_compile_s, report=report)
+    return Entry(result, contender)
+
+
+def _contest(
+    entries: Sequence[Entry], settings: Settings, device: torch.device
+) -> tuple[tuple[BackendResult, ...], measure.Load]:
+    """The rounds, and each backend's output against eager's at their end."""
+    ready = {e.result.backend: e.contender for e in entries if e.contender is not None}
+    if "eager" not in ready:
+        raise RuntimeError(f"eager itself failed: {entries[0].result.error}")
+    for contender in ready.values():
+        contender.call()  # compiles again, from caches, what a reset in between has dropped
+    average, clock = measure.load_average(), measure.read_cpu_clock()
+    calls = {backend: contender.call for backend, contender in ready.items()}
+    times = measure.interleave(calls, device, rounds=settings.rounds, limit_s=settings.limit_s)
+    load = measure.load_between(
+        clock, measure.read_cpu_clock(), average, measure.load_average(), os.cpu_count() or 1
+    )
+    expected = ready["eager"].tensors(ready["eager"].call())
+    results = (
+        entry.result
+        if entry.contender is None
+        else _finish(entry.result, entry.contender, times, expected)
+        for entry in entries
+    )
+    return tuple(results), load
+
+
+def _finish(
+    result: BackendResult,
+    contender: Contender,
+    times: dict[str, list[float]],
+    expected: Sequence[Tensor],
+) -> BackendResult:
+    own = times[result.backend]
+    result = replace(
+        result,
+        time_ms=measure.quartiles(own),
+        ratio=measure.quartiles(measure.paired_ratios(own, times["eager"])),
+    )
+    try:
+        max_error = measure.relative_error(contender.tensors(contender.call()), expected)
+    except ValueError as error:  # other shapes, or another number of outputs
+        return replace(result, error=record.describe(error))
+    if not math.isfinite(max_error):
+        return replace(result, error=f"the error against eager is {max_error}")
+    return replace(result, max_error=max_error)
+
+
+def isolated(name: str, settings: Settings) -> ModelResult:
+    """`measure_model` in a new process, so that a crash ends one model and not the sweep."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(measure_model, name, settings).result()
+        except BrokenProcessPool:
+            return ModelResult(name, error="the process died (a crash, or out of memory)")
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is the result)
+            return ModelResult(name, error=record.describe(error))
+
+
+def sweep(settings: Settings, command: str, out: Path) -> Sweep:
+    """Measure every model; the file is written anew after each, so an interruption loses one."""
+    torch.set_num_threads(settings.threads)
+    device = torch.device(settings.device)
+    run = Sweep(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        settings=settings,
+        machine=measure.machine(device),
+        versions=measure.versions(),
+        sgemm_gflops=measure.sgemm_gflops(device),
+    )
+    for name in settings.models:
+        start = time.monotonic()
+        result = isolated(name, settings)
+        run = replace(run, models=(*run.models, result))
+        record.write(run, out)
+        shown = ", ".join(
+            f"{r.backend} {r.time_ms.median:.3g} ms" if r.time_ms else f"{r.backend} {r.error}"
+            for r in result.backends
+        )
+        print(
+            f"{name}: {shown or result.error} [{time.monotonic() - start:.0f} s]", file=sys.stderr
+        )
+    return run
+
+
+def _names(known: Sequence[str], chosen: str) -> tuple[str, ...]:
+    names = tuple(known if chosen == "all" else chosen.split(","))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"unknown: {', '.join(unknown)}; known: {', '.join(known)}"
+        )
+    return names
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    defaults = Settings()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.inference", description=(__doc__ or "").splitlines()[0]
+    )
+    add = parser.add_argument
+    add("--models", type=lambda text: _names(list(MODELS), text), default="all")
+    add("--backends", type=lambda text: _names(list(BACKENDS), text), default="all")
+    add("--device", choices=("cpu", "cuda"), default=defaults.device)
+    add("--dtype", choices=tuple(DTYPES), default=defaults.dtype)
+    add("--batch", type=int, default=defaults.batch)
+    add("--threads", type=int, default=torch.get_num_threads())
+    add("--rounds", type=int, default=defaults.rounds)
+    add("--limit-s", type=float, default=defaults.limit_s, help="for the rounds of one model")
+    add("--small", action="store_true", help="the models' small variants, to try the harness")
+    add("--out", type=Path, help="the JSON file; the picture goes beside it")
+    add("--redraw", action="store_true", help="measure nothing, render the results in --out")
+    add("--update-readme", action="store_true", help="put table and picture into README.md")
+    return parser.parse_args(argv)
+
+
+def _default_out(settings: Settings) -> Path:
+    parts = ["inference", settings.device]
+    parts += [f"batch{settings.batch}"] if settings.batch != 1 else []
+    parts += [settings.dtype] if settings.dtype != Settings().dtype else []
+    parts += ["small"] if settings.small else []
+    return ROOT / "benchmarks" / "results" / ("-".join(parts) + ".json")
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when every backend of every model was measured, else 1."""
+    arguments = _arguments(argv)
+    backends: tuple[str, ...] = arguments.backends
+    settings = Settings(
+        device=arguments.device,
+        dtype=arguments.dtype,
+        batch=arguments.batch,
+        threads=arguments.threads,
+        rounds=arguments.rounds,
+        limit_s=arguments.limit_s,
+        small=arguments.small,
+        models=arguments.models,
+        backends=("eager", *(name for name in backends if name != "eager")),
+    )
+    out: Path = arguments.out or _default_out(settings)
+    if arguments.redraw:
+        run = record.read(out)
+    else:
+        run = sweep(settings, shlex.join(["python", "-m", "benchmarks.inference", *argv]), out)
+    image = out.with_suffix(".png")
+    render.picture(run, image)
+    print(render.table(run))
+    if arguments.update_readme:
+        render.update_readme(ROOT / "README.md", run, image)
+    failed = any(m.error or any(r.error for r in m.backends) for m in run.models)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
