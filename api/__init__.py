@@ -1,0 +1,87 @@
+"""ONNX Runtime behind `torch.compile(model, backend="onnx")`.
+
+Importing this package imports neither torch nor onnxruntime: its names are loaded when used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .backend.options import Options
+    from .backend.report import CompileReport, Fallback, explain, report
+    from .backend.saved import CachedProgram, programs, save
+    from .backend.state import reset
+    from .lowering.registry import lowers, registry
+    from .runtime.errors import (
+        CacheError,
+        DynamoOnnxError,
+        LoweringError,
+        OptionError,
+        Reason,
+        SessionError,
+        UnsupportedError,
+    )
+
+if find_spec("onnxruntime") is None:
+    raise ImportError(
+        "dynamo-onnx needs ONNX Runtime: pip install 'dynamo-onnx[cpu]', or 'dynamo-onnx[gpu]' "
+        "on a machine with CUDA (never both: they fill the same folder)"
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    ".backend.options": ("Options",),
+    ".backend.report": ("CompileReport", "Fallback", "explain", "report"),
+    ".backend.saved": ("CachedProgram", "programs", "save"),
+    ".backend.state": ("reset",),
+    ".lowering.registry": ("lowers", "registry"),
+    ".runtime.errors": (
+        "CacheError",
+        "DynamoOnnxError",
+        "LoweringError",
+        "OptionError",
+        "Reason",
+        "SessionError",
+        "UnsupportedError",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CacheError",
+    "CachedProgram",
+    "CompileReport",
+    "DynamoOnnxError",
+    "Fallback",
+    "LoweringError",
+    "OptionError",
+    "Options",
+    "Reason",
+    "SessionError",
+    "UnsupportedError",
+    "explain",
+    "lowers",
+    "programs",
+    "registry",
+    "report",
+    "reset",
+    "save",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in ("lowers", "registry"):
+        import_module(".lowering.ops", __name__)  # the rules come before the user's own
+    value = getattr(import_module(_HOME_OF[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,223 @@
+"""One captured graph to one boxed function: partition, lower, open, stitch, record."""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx_ir as ir
+import torch
+import torch.fx
+
+from ..lowering import ops as _rules  # noqa: F401 - importing them fills the registry
+from ..lowering.fingerprint import fingerprint, fingerprint_entries
+from ..lowering.interpreter import Lowered, Refusal, lower_region
+from ..lowering.region import Region, location, source_line
+from ..lowering.registry import registry
+from ..lowering.verdict import verdict
+from ..runtime.errors import LoweringError, Reason, UnsupportedError
+from ..runtime.executable import Executable, Setup
+from ..runtime.kernels import kernel_table
+from ..runtime.program import Program
+from ..runtime.providers import ProviderChoice, device_type
+from .dump import dump
+from .options import Options
+from .partition import Plan, is_operator, partition
+from .state import EagerOp, Frame, GraphRecord, RegionRecord, Timings, state
+from .stitch import BoxedFn, eager_graph, region_in_eager, stitch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lowerings:
+    """A plan all of whose regions have programs."""
+
+    plan: Plan
+    programs: Mapping[Region, tuple[Program, bool]]
+    timings: Timings
+
+
+def compile_graph(
+    gm: torch.fx.GraphModule, options: Options, frame: Frame, freezable: frozenset[int]
+) -> BoxedFn:
+    """An inference graph: regions in ONNX Runtime, the rest in eager.
+
+    `freezable` are the positions of inputs that are parameters or buffers.
+    """
+    providers = options.chosen_providers()
+    lowered = lower_graph(gm, options, providers)
+    _refuse_eager(lowered.plan, options)
+    alone = len(lowered.plan.schedule) == 1
+    executables: dict[Region, Executable] = {}
+    records: list[RegionRecord] = []
+    names = _input_names(gm, frame)
+    weights = {n for i, n in enumerate(_placeholders(gm)) if i in freezable}
+    for region, (program, from_cache) in lowered.programs.items():
+        setup = Setup(
+            providers=providers,
+            settings=dict(options.session_options),
+            weights=tuple(i for i, n in enumerate(region.inputs) if n in weights),
+            freeze=options.weights != "live",
+            may_go_live=options.weights == "auto",
+            spinning=alone,
+            strict=options.strict,
+        )
+        executable = Executable(program, setup, _eager_form(gm, region))
+        executables[region] = executable
+        input_names = tuple(names.get(n, n.name) for n in region.inputs)
+        records.append(RegionRecord(program, weakref.ref(executable), input_names, from_cache))
+        if options.dump_dir is not None:
+            dump(options.dump_dir, program, frame.compile_id, len(records) - 1)
+    eager = tuple(EagerOp(str(n.target), r, location(n)) for n, r in lowered.plan.eager)
+    record = GraphRecord(
+        frame, "inference", lowered.plan.native_ops, eager, tuple(records), lowered.timings
+    )
+    state.record(record)
+    log.info(
+        "frame %s: %d operators in %d regions, %d in eager",
+        frame.compile_id, record.native_ops, len(records), len(eager),
+    )
+    return stitch(gm, lowered.plan, executables)
+
+
+def leave_to_eager(
+    gm: torch.fx.GraphModule, options: Options, frame: Frame, kind: str, reason: Reason
+) -> BoxedFn:
+    """A whole graph in eager, with one reason for all of it."""
+    eager = tuple(EagerOp(str(n.target), reason, location(n)) for n in gm.graph.nodes if is_operator(n))
+    if options.strict and eager:
+        raise UnsupportedError(f"strict: {len(eager)} operators would run in eager: {reason}")
+    state.record(GraphRecord(frame, kind, 0, eager, (), Timings(0.0, 0.0)))
+    return eager_graph(gm, None, {})
+
+
+def lower_graph(
+    gm: torch.fx.GraphModule, options: Options, providers: tuple[ProviderChoice, ...]
+) -> Lowerings:
+    """Partition and lower until every region of the plan has a program."""
+    started = time.perf_counter()
+    lowering_s = 0.0
+    device = device_type(providers)
+    refused: dict[torch.fx.Node, Reason] = {}
+    for node in gm.graph.nodes:
+        if is_operator(node):
+            reason = verdict(node, registry, options.eager_ops, device)
+            if reason is not None:
+                refused[node] = reason
+    while True:
+        plan = partition(gm.graph, refused, options.min_region)
+        programs: dict[Region, tuple[Program, bool]] = {}
+        refusals: list[Refusal] = []
+        begun = time.perf_counter()
+        for region in plan.regions:
+            found = _program(region, options, providers)
+            if isinstance(found, tuple):
+                programs[region] = found
+            else:
+                refusals.extend(found.refusals)
+        lowering_s += time.perf_counter() - begun
+        if not refusals:
+            total = time.perf_counter() - started
+            return Lowerings(plan, programs, Timings((total - lowering_s) * 1e3, lowering_s * 1e3))
+        _note(refusals, refused, options)
+
+
+def _program(
+    region: Region, options: Options, providers: tuple[ProviderChoice, ...]
+) -> tuple[Program, bool] | Lowered:
+    """The region's program and whether it was cached, or why there is none."""
+    settings = {
+        "opset": options.opset,
+        "providers": tuple(name for name, _ in providers),
+        "transforms": tuple(
+            (getattr(t, "__module__", ""), getattr(t, "__qualname__", ""), id(t))
+            for t in options.transforms
+        ),
+    }
+    key = fingerprint(fingerprint_entries(region, registry=registry, settings=settings))
+    cached = state.find(key)
+    if cached is not None:
+        return cached, True
+    lowered = lower_region(
+        region,
+        registry=registry,
+        kernels=kernel_table(settings["providers"], options.opset),  # type: ignore[arg-type]  # names
+        opset=options.opset,
+        fingerprint=key,
+        name="region",
+    )
+    if lowered.program is None:
+        return lowered
+    program = _transformed(lowered.program, options)
+    state.keep(program)
+    return program, False
+
+
+def _transformed(program: Program, options: Options) -> Program:
+    """The program after the user's transforms, whose inputs and outputs must stay."""
+    model = program.model
+    for transform in options.transforms:
+        name = getattr(transform, "__qualname__", repr(transform))
+        try:
+            model = transform(model)
+        except Exception as error:
+            raise LoweringError(f"transforms: {name} raised {type(error).__name__}: {error}") from error
+        if not isinstance(model, ir.Model):  # pyright: ignore[reportUnnecessaryIsInstance] - the user's
+            raise LoweringError(f"transforms: {name} returned {type(model).__name__}, not onnx_ir.Model")
+    wanted = ([s.name for s in program.inputs], [s.name for s in program.outputs])
+    given = ([v.name for v in model.graph.inputs], [v.name for v in model.graph.outputs])
+    if given != wanted:
+        raise LoweringError(f"transforms changed inputs and outputs from {wanted} to {given}")
+    return replace(program, model=model, node_count=len(model.graph))
+
+
+def _note(
+    refusals: list[Refusal], refused: dict[torch.fx.Node, Reason], options: Options
+) -> None:
+    """Take refusals into account; a rule that failed is an error in strict, else one warning."""
+    for refusal in refusals:
+        if refusal.error is not None:
+            if options.strict:
+                raise refusal.error
+            if refusal.reason not in refused.values():
+                log.warning("%s runs in eager PyTorch: %s", refusal.node.target, refusal.reason)
+        refused[refusal.node] = refusal.reason
+
+
+def _refuse_eager(plan: Plan, options: Options) -> None:
+    if not options.strict or not plan.eager:
+        return
+    lines = [_told(node, reason) for node, reason in plan.eager[:10]]
+    more = f"\n  … and {len(plan.eager) - 10} more" if len(plan.eager) > 10 else ""
+    raise UnsupportedError(
+        f"strict: {len(plan.eager)} operators would run in eager\n  " + "\n  ".join(lines) + more
+    )
+
+
+def _told(node: torch.fx.Node, reason: Reason) -> str:
+    where = location(node)
+    code = f" `{source_line(where)}`" if where else ""
+    return f"{node.target}: {reason} at {where or 'an unknown line'}{code}"
+
+
+def _eager_form(gm: torch.fx.GraphModule, region: Region) -> Any:  # noqa: ANN401 - a factory
+    return lambda: region_in_eager(gm, region)
+
+
+def _placeholders(gm: torch.fx.GraphModule) -> list[torch.fx.Node]:
+    return [n for n in gm.graph.nodes if n.op == "placeholder"]
+
+
+def _input_names(gm: torch.fx.GraphModule, frame: Frame) -> dict[torch.fx.Node, str]:
+    """The user's names, where AOTAutograd kept the inputs as Dynamo gave them."""
+    placeholders = _placeholders(gm)
+    if len(placeholders) != len(frame.input_names):
+        return {}
+    return dict(zip(placeholders, frame.input_names, strict=True))
+
+

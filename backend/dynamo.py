@@ -1,0 +1,92 @@
+"""The entry point that Dynamo calls: `torch.compile(model, backend="onnx")`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.fx
+
+from ..lowering.registry import registry
+from ..runtime.errors import DynamoOnnxError, Reason, ReasonKind
+from .compile import compile_graph, leave_to_eager
+from .options import Options
+from .state import Frame, reset
+from .stitch import BoxedFn
+from .torch_private import (
+    aot_autograd,
+    compile_id,
+    decompositions_without,
+    frozen_candidates,
+    input_source,
+    translated_code,
+    translating_backend,
+    user_facing,
+)
+
+
+def onnx(
+    gm: torch.fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    mode: str | None = None,
+    options: Options | Mapping[str, Any] | None = None,
+) -> Callable[..., Any]:
+    """Compile a graph that Dynamo captured; see `Options` for what can be chosen."""
+    try:
+        chosen = Options.parse(options, mode)
+        frame = Frame(
+            compile_id(), translated_code(), id(translating_backend()), user_names(gm)
+        )
+        # A fresh AotAutograd per frame: calling one changes its own keyword arguments.
+        return aot_autograd(
+            fw_compiler=partial(_compile_training, options=chosen, frame=frame, kind="forward"),
+            bw_compiler=partial(_compile_training, options=chosen, frame=frame, kind="backward"),
+            inference_compiler=partial(_compile_inference, options=chosen, frame=frame),
+            decompositions=decompositions_without(registry.__contains__),
+        )(gm, example_inputs)
+    except DynamoOnnxError as error:
+        raise user_facing(error) from error.__cause__
+
+
+onnx.reset = reset  # type: ignore[attr-defined]  # torch.compiler.reset() calls it
+
+
+def _compile_inference(
+    gm: torch.fx.GraphModule, example_inputs: Sequence[Any], *, options: Options, frame: Frame
+) -> BoxedFn:
+    return compile_graph(gm, options, frame, frozen_candidates(len(example_inputs)))
+
+
+def _compile_training(
+    gm: torch.fx.GraphModule,
+    _example_inputs: Sequence[Any],
+    *,
+    options: Options,
+    frame: Frame,
+    kind: str,
+) -> BoxedFn:
+    reason = Reason(
+        ReasonKind.AUTOGRAD,
+        f"the {kind} graph of a computation that records gradients",
+        "call under torch.no_grad() for inference",
+    )
+    return leave_to_eager(gm, options, frame, kind, reason)
+
+
+_ACCESS = re.compile(r"\['?([^'\]]+)'?\]|\.([A-Za-z_]\w*)")
+_PLUMBING = frozenset({"_modules", "_parameters", "_buffers", "self", "fn", "_orig_mod"})
+
+
+def user_names(gm: torch.fx.GraphModule) -> tuple[str, ...]:
+    """The graph's inputs as the user knows them: `input_ids`, `encoder.layer.0.weight`."""
+    names: list[str] = []
+    for node in gm.graph.nodes:
+        if node.op == "placeholder":
+            accesses = [a or b for a, b in _ACCESS.findall(input_source(node))]
+            name = ".".join(a for a in accesses if a not in _PLUMBING) or node.name
+            names.append(node.name if name in names else name)
+    return tuple(names)

@@ -1,0 +1,232 @@
+"""Splits a graph into regions for ONNX Runtime and nodes for eager PyTorch, in linear time.
+
+A level per node does it. Native levels are odd, eager ones even; a node's level is the least of
+its kind's parity that is not below any input's. Equal level means one acyclic region: a way out of
+a region and back in passes an eager node, and so raises the level by two. Executing level by level
+respects every dependency.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.fx
+
+from ..lowering.dims import Dim, dim_of, dims_of
+from ..lowering.region import Region, constant_tensor, is_symbolic
+from ..runtime.errors import Reason, ReasonKind
+from .torch_private import OpOverload
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What runs where. `schedule` is every non-region node and region in execution order."""
+
+    regions: tuple[Region, ...]
+    eager: tuple[tuple[torch.fx.Node, Reason], ...]
+    schedule: tuple[torch.fx.Node | Region, ...]
+
+    @property
+    def native_ops(self) -> int:
+        """Operators that run in ONNX Runtime."""
+        return sum(is_operator(n) for r in self.regions for n in r.nodes)
+
+
+def partition(
+    graph: torch.fx.Graph, refused: Mapping[torch.fx.Node, Reason], min_region: int
+) -> Plan:
+    """Regions of what was not refused. A region that is not the whole work and has fewer than
+    `min_region` computing operators is refused in turn.
+    """
+    refused = dict(refused)
+    while True:
+        levels = _levels(graph, refused)
+        by_level: dict[int, list[torch.fx.Node]] = defaultdict(list)
+        for node, level in levels.items():
+            if level % 2 and _is_native(node, refused):
+                by_level[level].append(node)
+        small = [
+            nodes
+            for nodes in by_level.values()
+            if sum(_computes(n) for n in nodes) < min_region
+        ]
+        if not small or (not refused and len(by_level) == 1):
+            return _plan(graph, levels, by_level, refused)
+        for nodes in small:
+            count = sum(_computes(n) for n in nodes)
+            reason = Reason(
+                ReasonKind.REGION_SIZE,
+                f"{count} computing operators between eager ones (min_region={min_region})",
+            )
+            refused.update((n, reason) for n in nodes if is_operator(n))
+
+
+def is_operator(node: torch.fx.Node) -> bool:
+    """An operator of the graph: what reports count. Sizes and tuple items are not."""
+    return (
+        node.op == "call_function" and node.target is not operator.getitem and not is_symbolic(node)
+    )
+
+
+_FREE = frozenset(
+    "alias alias_copy clone detach detach_copy expand expand_copy lift_fresh permute permute_copy "
+    "select slice split split_with_sizes squeeze t t_copy transpose transpose_copy unbind "
+    "unsqueeze unsqueeze_copy view view_copy _unsafe_view _reshape_copy as_strided".split()
+)
+
+
+def _computes(node: torch.fx.Node) -> bool:
+    """Does the operator do arithmetic worth a session? Views do not."""
+    if not is_operator(node):
+        return False
+    return not (isinstance(node.target, OpOverload) and node.target._opname in _FREE)  # noqa: SLF001
+
+
+def _is_native(node: torch.fx.Node, refused: Mapping[torch.fx.Node, Reason]) -> bool:
+    if node.target is operator.getitem and node.op == "call_function":
+        return _is_native(node.all_input_nodes[0], refused)
+    return is_operator(node) and node not in refused
+
+
+def _is_ordered(node: torch.fx.Node) -> bool:
+    """Must this eager node keep its place among its like? Random draws, writes, unknown effects."""
+    if not is_operator(node):
+        return False
+    target = node.target
+    if not isinstance(target, OpOverload):
+        return True
+    return torch.Tag.nondeterministic_seeded in target.tags or target._schema.is_mutable  # noqa: SLF001
+
+
+def _levels(
+    graph: torch.fx.Graph, refused: Mapping[torch.fx.Node, Reason]
+) -> dict[torch.fx.Node, int]:
+    levels: dict[torch.fx.Node, int] = {}
+    last_ordered = 0
+    for node in graph.nodes:
+        if node.op in ("placeholder", "output") or (node.op == "get_attr"):
+            levels[node] = 0
+            continue
+        level = max((levels[p] for p in node.all_input_nodes), default=0)
+        if is_symbolic(node) or node.target is operator.getitem:
+            levels[node] = level  # goes with what it reads
+        elif _is_native(node, refused):
+            levels[node] = level + (level % 2 == 0)
+        else:
+            ordered = _is_ordered(node)
+            level = max(level, last_ordered) if ordered else level
+            levels[node] = level + level % 2
+            last_ordered = levels[node] if ordered else last_ordered
+    return levels
+
+
+def _plan(
+    graph: torch.fx.Graph,
+    levels: Mapping[torch.fx.Node, int],
+    by_level: Mapping[int, list[torch.fx.Node]],
+    refused: Mapping[torch.fx.Node, Reason],
+) -> Plan:
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    symbols = _SymbolProviders(graph, levels)
+    regions = {
+        level: _region(nodes, level, symbols, order) for level, nodes in sorted(by_level.items())
+    }
+    inside = {node for region in regions.values() for node in region.nodes}
+    steps: list[tuple[int, int, torch.fx.Node | Region]] = [
+        (levels[node], index, node)
+        for node, index in order.items()
+        if node not in inside and node.op not in ("placeholder", "output")
+    ]
+    # A size that is read off a region's result has that region's level, and follows it.
+    steps += [(level, -1, region) for level, region in regions.items()]
+    steps.sort(key=lambda step: step[:2])
+    eager = tuple(
+        (n, refused[n]) for n in graph.nodes if n in refused and is_operator(n)
+    )
+    return Plan(tuple(regions.values()), eager, tuple(step for _, _, step in steps))
+
+
+def _region(
+    nodes: Iterable[torch.fx.Node],
+    level: int,
+    symbols: _SymbolProviders,
+    order: Mapping[torch.fx.Node, int],
+) -> Region:
+    computing = list(nodes)
+    inside = set(computing)
+    constants: dict[torch.fx.Node, None] = {}
+    inputs: dict[torch.fx.Node, None] = {}
+    for node in computing:
+        for source in node.all_input_nodes:
+            if source in inside or is_symbolic(source):
+                continue
+            if constant_tensor(source) is not None:
+                constants[source] = None
+            else:
+                inputs[source] = None
+    for node in symbols.needed(computing, inputs, level):
+        inputs[node] = None
+    outputs = tuple(
+        n for n in computing
+        if isinstance(n.meta["val"], torch.Tensor) and any(_reads(u, inside) for u in n.users)
+    )
+    ordered = tuple(sorted(inputs, key=lambda n: order[n]))
+    return Region((*constants, *computing), ordered, outputs)
+
+
+def _reads(user: torch.fx.Node, inside: set[torch.fx.Node]) -> bool:
+    return user not in inside
+
+
+class _SymbolProviders:
+    """Which node gives which size symbol, for regions that cannot read it off a tensor."""
+
+    def __init__(
+        self, graph: torch.fx.Graph, levels: Mapping[torch.fx.Node, int]
+    ) -> None:
+        self._levels = levels
+        self._nodes: dict[Dim, torch.fx.Node] = {}
+        for node in graph.nodes:
+            val = node.meta.get("val")
+            if isinstance(val, torch.SymInt) and not isinstance(dim_of(val), int):
+                self._nodes.setdefault(dim_of(val), node)
+
+    def needed(
+        self,
+        nodes: Iterable[torch.fx.Node],
+        inputs: Iterable[torch.fx.Node],
+        level: int,
+    ) -> list[torch.fx.Node]:
+        """Size nodes to feed into a region of these nodes and tensor inputs."""
+        if not self._nodes:
+            return []
+        known = {d for n in inputs for d in _dims(n) if not isinstance(d, int)}
+        wanted: dict[Dim, None] = {}
+        for node in nodes:
+            sources = [n for n in node.all_input_nodes if is_symbolic(n)]
+            for dim in (*_dims(node), *(d for s in sources for d in _dims(s))):
+                if not isinstance(dim, int) and dim not in known:
+                    wanted.update(dict.fromkeys(dim.free_symbols))  # type: ignore[arg-type]  # symbols are Exprs
+        found: list[torch.fx.Node] = []
+        for symbol in wanted:
+            node = self._nodes.get(symbol)
+            if symbol in known or node is None or self._levels[node] >= level:
+                continue
+            found.append(node)
+        return found
+
+
+def _dims(node: torch.fx.Node) -> list[Dim]:
+    val = node.meta.get("val")
+    values = val if isinstance(val, (tuple, list)) else (val,)
+    dims: list[Dim] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            dims.extend(dims_of(value.shape))
+        elif isinstance(value, torch.SymInt):
+            dims.append(dim_of(value))
+    return dims

@@ -1,0 +1,143 @@
+"""What has been compiled, what stayed in eager and why, what it cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..runtime.errors import OptionError, Reason
+from .state import GraphRecord, state
+from .torch_private import backend_object_of
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """Operators that run in eager for one reason at one place of the user's code."""
+
+    op: str
+    reason: Reason
+    location: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Our share of the compile time so far, in milliseconds. `session` counts re-openings too."""
+
+    partition_ms: float
+    lowering_ms: float
+    session_ms: float
+
+    @property
+    def total_ms(self) -> float:
+        """All of it."""
+        return self.partition_ms + self.lowering_ms + self.session_ms
+
+
+@dataclass(frozen=True, slots=True)
+class CompileReport:
+    """What the backend has done. `str()` of it is meant to be read."""
+
+    frames: tuple[str, ...]
+    graphs: int
+    regions: int
+    native_ops: int
+    eager_ops: int
+    onnx_nodes: int
+    fallbacks: tuple[Fallback, ...]
+    cache_hits: int
+    cache_misses: int
+    sessions: int
+    calls: int
+    input_copies: int
+    output_copies: int
+    timings: Timings
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.graphs} graphs ({', '.join(self.frames) or 'none'}), {self.regions} regions: "
+            f"{self.native_ops} operators native in {self.onnx_nodes} ONNX nodes, "
+            f"{self.eager_ops} in eager",
+            f"{self.sessions} sessions opened, {self.calls} runs, "
+            f"{self.input_copies} inputs and {self.output_copies} outputs copied; "
+            f"program cache: {self.cache_hits} hits, {self.cache_misses} misses",
+            f"compile time of ours: {self.timings.total_ms:.0f} ms (partition "
+            f"{self.timings.partition_ms:.0f}, lowering {self.timings.lowering_ms:.0f}, "
+            f"sessions {self.timings.session_ms:.0f})",
+        ]
+        if self.fallbacks:
+            lines.append("in eager:")
+        for fallback in self.fallbacks:
+            place = f" at {fallback.location}" if fallback.location else ""
+            lines.append(f"  {fallback.count} × {fallback.op}{place}: {fallback.reason}")
+        return "\n".join(lines)
+
+
+def report(compiled: object | None = None) -> CompileReport:
+    """What has been compiled: by one compiled function or module, or by all of them."""
+    graphs = records_of(compiled)
+    fallbacks: Counter[tuple[str, Reason, str]] = Counter()
+    sessions = calls = input_copies = output_copies = 0
+    session_ms = 0.0
+    for graph in graphs:
+        fallbacks.update((e.op, e.reason, e.location) for e in graph.eager)
+        for region in graph.regions:
+            executable = region.executable()
+            if executable is None:
+                continue
+            counters = executable.counters
+            sessions += counters.sessions
+            session_ms += counters.session_ms
+            calls += counters.calls
+            input_copies += counters.input_copies
+            output_copies += counters.output_copies
+            fallbacks.update((f"a region of {region.program.node_count} nodes", r, "") for r in counters.fallbacks)
+    return CompileReport(
+        frames=tuple(dict.fromkeys(g.frame.compile_id for g in graphs)),
+        graphs=len(graphs),
+        regions=sum(len(g.regions) for g in graphs),
+        native_ops=sum(g.native_ops for g in graphs),
+        eager_ops=sum(len(g.eager) for g in graphs),
+        onnx_nodes=sum(r.program.node_count for g in graphs for r in g.regions),
+        fallbacks=tuple(Fallback(*key, count) for key, count in fallbacks.items()),
+        cache_hits=state.cache_hits,
+        cache_misses=state.cache_misses,
+        sessions=sessions,
+        calls=calls,
+        input_copies=input_copies,
+        output_copies=output_copies,
+        timings=Timings(
+            partition_ms=sum(g.timings.partition_ms for g in graphs),
+            lowering_ms=sum(g.timings.lowering_ms for g in graphs),
+            session_ms=session_ms,
+        ),
+    )
+
+
+def records_of(compiled: object | None) -> list[GraphRecord]:
+    """The graphs of one compiled callable, or all of them."""
+    with state.lock:
+        graphs = list(state.graphs)
+    if compiled is None:
+        return graphs
+    backend = backend_object_of(compiled)
+    if backend is None:
+        raise OptionError(
+            f"{type(compiled).__name__} was not made by torch.compile; pass what torch.compile "
+            f"returned, or nothing for everything"
+        )
+    return [g for g in graphs if g.frame.backend_id == id(backend)]
+
+
+def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> CompileReport:  # noqa: ANN401 - the user's
+    """Compile fn (a function or module), run it once without gradients, and report on it."""
+    compiled = torch.compile(fn, backend="onnx")
+    with torch.no_grad():
+        compiled(*args, **kwargs)
+    return report(compiled)
+
+

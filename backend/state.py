@@ -1,0 +1,113 @@
+"""What the backend remembers between compilations: programs by fingerprint, a record per graph.
+
+The only mutable state of the package besides the registry; `reset()` empties it.
+"""
+
+from __future__ import annotations
+
+import threading
+import types
+import weakref
+from dataclasses import dataclass, field
+
+from ..runtime.errors import Reason
+from ..runtime.executable import Executable
+from ..runtime.program import Program
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The frame Dynamo is compiling: its id, and weak ways back to its guards and its caller.
+
+    `input_names` are the user's names of the graph's inputs, in order.
+    """
+
+    compile_id: str
+    code: weakref.ref[types.CodeType] | None
+    backend_id: int
+    input_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EagerOp:
+    """One operator that was left to eager, and the user's `file:line` that it comes from."""
+
+    op: str
+    reason: Reason
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegionRecord:
+    """One region. The executable is held weakly: it lives as long as the compiled function."""
+
+    program: Program
+    executable: weakref.ref[Executable]
+    input_names: tuple[str, ...]
+    from_cache: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """What compiling a graph cost us, in milliseconds; sessions are opened at the first call."""
+
+    partition_ms: float
+    lowering_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class GraphRecord:
+    """One captured graph and what became of it. `kind`: inference, forward or backward."""
+
+    frame: Frame
+    kind: str
+    native_ops: int
+    eager: tuple[EagerOp, ...]
+    regions: tuple[RegionRecord, ...]
+    timings: Timings
+
+
+@dataclass(slots=True)
+class State:
+    """Programs by fingerprint, graph records in the order of their compilation, cache counters."""
+
+    programs: dict[str, Program] = field(default_factory=dict[str, Program])
+    graphs: list[GraphRecord] = field(default_factory=list[GraphRecord])
+    cache_hits: int = 0
+    cache_misses: int = 0
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def find(self, fingerprint: str) -> Program | None:
+        """A cached program; counts the hit or the miss."""
+        with self.lock:
+            program = self.programs.get(fingerprint)
+            if program is None:
+                self.cache_misses += 1
+            else:
+                self.cache_hits += 1
+            return program
+
+    def keep(self, program: Program) -> None:
+        """Cache a program."""
+        with self.lock:
+            self.programs[program.fingerprint] = program
+
+    def record(self, graph: GraphRecord) -> None:
+        """Add what became of a graph."""
+        with self.lock:
+            self.graphs.append(graph)
+
+    def clear(self) -> None:
+        """Forget everything. Compiled functions that still exist keep working."""
+        with self.lock:
+            self.programs.clear()
+            self.graphs.clear()
+            self.cache_hits = self.cache_misses = 0
+
+
+state = State()
+
+
+def reset() -> None:
+    """Forget programs, records and counters."""
+    state.clear()

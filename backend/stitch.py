@@ -1,0 +1,145 @@
+"""Puts regions and eager nodes together into one boxed function."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+import torch.fx
+
+from ..lowering.dims import dim_of, dims_of
+from ..lowering.region import Region
+from ..runtime.errors import LoweringError
+from ..runtime.executable import Argument, Executable
+from .partition import Plan
+from .torch_private import boxed_module
+
+BoxedFn: TypeAlias = Callable[[list[Any]], Sequence[Any]]
+
+
+def stitch(
+    gm: torch.fx.GraphModule, plan: Plan, executables: Mapping[Region, Executable]
+) -> BoxedFn:
+    """The graph as a boxed function: the executable itself where it is the whole graph."""
+    (output,) = [n for n in gm.graph.nodes if n.op == "output"]
+    results: Sequence[torch.fx.Node | None] = output.args[0]  # type: ignore[assignment]  # AOTAutograd's
+    if len(plan.schedule) == 1 and isinstance(plan.schedule[0], Region):
+        direct = _direct(gm.graph, plan.schedule[0], executables[plan.schedule[0]], results)
+        if direct is not None:
+            return direct
+    return eager_graph(gm, plan, executables)
+
+
+def _direct(
+    graph: torch.fx.Graph,
+    region: Region,
+    executable: Executable,
+    results: Sequence[torch.fx.Node | None],
+) -> BoxedFn | None:
+    """Nothing between the caller and the session; None where an output is not the region's."""
+    if any(r is not None and r not in region.outputs for r in results):
+        return None
+    placeholders = [n for n in graph.nodes if n.op == "placeholder"]
+    positions = [placeholders.index(n) for n in region.inputs]
+    picks = [None if r is None else region.outputs.index(r) for r in results]
+    whole = positions == list(range(len(placeholders)))
+    straight = picks == list(range(len(region.outputs)))
+    run = executable.run
+
+    def call(args: list[Any]) -> Sequence[Any]:
+        inputs: list[Argument] = list(args) if whole else [args[i] for i in positions]
+        args.clear()
+        outputs = run(inputs)
+        return outputs if straight else [None if p is None else outputs[p] for p in picks]
+
+    call._boxed_call = True  # type: ignore[attr-defined]  # AOTAutograd's convention
+    return call
+
+
+def eager_graph(
+    gm: torch.fx.GraphModule, plan: Plan | None, executables: Mapping[Region, Executable]
+) -> BoxedFn:
+    """The schedule as generated Python that drops each value after its last use."""
+    graph = torch.fx.Graph()
+    env: dict[torch.fx.Node, torch.fx.Node] = {}
+    for node in gm.graph.nodes:
+        if node.op == "placeholder":
+            env[node] = graph.node_copy(node, env.__getitem__)
+    steps = plan.schedule if plan is not None else _nodes(gm.graph)
+    for number, step in enumerate(steps):
+        if isinstance(step, torch.fx.Node):
+            env[step] = graph.node_copy(step, env.__getitem__)
+            continue
+        call = _region_call(executables[step], number)
+        results = graph.call_function(call, tuple(env[n] for n in step.inputs))
+        for index, node in enumerate(step.outputs):
+            env[node] = graph.call_function(operator.getitem, (results, index))
+    for node in gm.graph.nodes:
+        if node.op == "output":
+            graph.node_copy(node, env.__getitem__)
+    module = boxed_module(graph, gm)
+
+    def call_boxed(args: list[Any]) -> Sequence[Any]:
+        return module.forward(args)
+
+    call_boxed._boxed_call = True  # type: ignore[attr-defined]  # AOTAutograd's convention
+    return call_boxed
+
+
+def region_in_eager(
+    gm: torch.fx.GraphModule, region: Region
+) -> Callable[[Sequence[Argument]], list[torch.Tensor]]:
+    """One region as eager PyTorch, for a session that cannot be opened or a run that fails."""
+    graph = torch.fx.Graph()
+    env = {node: graph.placeholder(node.name) for node in region.inputs}
+    for node in region.nodes:
+        _copy_with_sizes(graph, node, env)
+    graph.output([env[n] for n in region.outputs])
+    module = torch.fx.GraphModule(gm, graph)
+
+    def run(args: Sequence[Argument]) -> list[torch.Tensor]:
+        with torch.no_grad():
+            return module(*args)
+
+    return run
+
+
+def _copy_with_sizes(
+    graph: torch.fx.Graph, node: torch.fx.Node, env: dict[torch.fx.Node, torch.fx.Node]
+) -> None:
+    """Copy a node, and before it the sizes it needs that are not among the region's inputs."""
+    for source in node.all_input_nodes:
+        if source in env:
+            continue
+        if source.op == "placeholder":
+            env[source] = _size_from_inputs(graph, source, env)
+        else:
+            _copy_with_sizes(graph, source, env)
+    env[node] = graph.node_copy(node, env.__getitem__)
+
+
+def _size_from_inputs(
+    graph: torch.fx.Graph, size: torch.fx.Node, env: Mapping[torch.fx.Node, torch.fx.Node]
+) -> torch.fx.Node:
+    """A size that the region reads off the shape of one of its inputs."""
+    wanted = dim_of(size.meta["val"])
+    for original, copy in env.items():
+        val = original.meta.get("val")
+        dims = dims_of(val.shape) if isinstance(val, torch.Tensor) else ()
+        if wanted in dims and copy.op == "placeholder":
+            return graph.call_function(torch.ops.aten.sym_size.int, (copy, dims.index(wanted)))
+    raise LoweringError(f"no input of the region has the size {wanted}")
+
+
+def _region_call(executable: Executable, number: int) -> Callable[..., list[torch.Tensor]]:
+    def call(*args: Argument) -> list[torch.Tensor]:
+        return executable.run(args)
+
+    call.__name__ = call.__qualname__ = f"onnx_region_{number}"
+    return call
+
+
+def _nodes(graph: torch.fx.Graph) -> list[torch.fx.Node]:
+    return [n for n in graph.nodes if n.op not in ("placeholder", "output")]

@@ -1,0 +1,159 @@
+"""Every private torch name the backend uses, each with the torch versions it was seen in.
+
+What differs between torch releases is answered here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import types
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.fx
+from torch._decomp import core_aten_decompositions, decomposition_table  # 2.11-2.13
+from torch._dynamo.backends.common import aot_autograd  # 2.11-2.13
+from torch._dynamo.eval_frame import _debug_get_cache_entry_list  # 2.11-2.13
+from torch._dynamo.exc import ShortenTraceback  # 2.11-2.13
+from torch._dynamo.symbolic_convert import InstructionTranslator  # 2.11-2.13
+from torch._guards import CompileContext, TracingContext  # 2.11-2.13
+from torch._ops import OpOverload  # 2.11-2.13
+from torch.fx.graph import _BoxedCodeGen  # 2.11-2.13
+
+__all__ = [
+    "OpOverload",
+    "aot_autograd",
+    "backend_object_of",
+    "boxed_module",
+    "compile_id",
+    "decompositions_without",
+    "frozen_candidates",
+    "guards_text",
+    "input_source",
+    "translated_code",
+    "translating_backend",
+    "user_facing",
+]
+
+
+def compile_id() -> str:
+    """Dynamo's `frame/version` of the frame being compiled, `"?"` outside a compilation."""
+    current = CompileContext.current_compile_id()
+    return "?" if current is None else str(current)
+
+
+def translating_backend() -> object | None:
+    """The backend object of the `torch.compile` call whose frame is being compiled."""
+    transaction = _transaction()
+    return None if transaction is None else transaction.output.compiler_fn
+
+
+def translated_code() -> weakref.ref[types.CodeType] | None:
+    """The code object being compiled, weakly."""
+    transaction = _transaction()
+    return None if transaction is None else weakref.ref(transaction.f_code)
+
+
+def _transaction() -> Any:  # noqa: ANN401 - InstructionTranslator, or None when another caller
+    try:
+        return InstructionTranslator.current_tx()
+    except AttributeError:  # the thread has never translated: we were called without Dynamo
+        return None
+
+
+def backend_object_of(compiled: object) -> object | None:
+    """The backend object of a compiled function or module, None if torch.compile did not make it.
+
+    Dynamo keeps the backend as the innermost `_torchdynamo_orig_backend` of the callback that
+    the compiled callable's closure holds.
+    """
+    if isinstance(compiled, torch.nn.Module):
+        implementation = getattr(compiled, "_compiled_call_impl", None)
+        if implementation is not None:
+            return backend_object_of(implementation)
+        context = getattr(compiled, "dynamo_ctx", None)
+        callback = getattr(context, "callback", None)
+        return _innermost(callback)
+    function = getattr(compiled, "__func__", compiled)
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            content = cell.cell_contents
+        except ValueError:  # an empty cell
+            continue
+        if hasattr(content, "_torchdynamo_orig_backend"):
+            return _innermost(content)
+    return None
+
+
+def _innermost(callback: object | None) -> object | None:
+    while callback is not None and hasattr(callback, "_torchdynamo_orig_backend"):
+        callback = callback._torchdynamo_orig_backend
+    return callback
+
+
+def guards_text(code: types.CodeType, wanted: str) -> tuple[str, ...]:
+    """The guards of one compiled version of a code object, as Dynamo words them."""
+    for entry in _debug_get_cache_entry_list(code):
+        if str(entry.compile_id) == wanted:
+            return tuple(str(part) for part in entry.guard_manager.code_parts)
+    return ()
+
+
+def input_source(placeholder: torch.fx.Node) -> str:
+    """Dynamo's spelling of where an input comes from: `L['self']._modules['0']._parameters['weight']`.
+
+    `Source.name` is a method up to 2.9 and a property since; `_dynamo_source` 2.11-2.13.
+    """
+    source = getattr(placeholder, "_dynamo_source", None)
+    return "" if source is None else str(source.name)
+
+
+def frozen_candidates(input_count: int) -> frozenset[int]:
+    """Positions of AOTAutograd's inputs that are parameters or buffers and are not written to."""
+    context = TracingContext.try_get()
+    metadata = None if context is None else context.fw_metadata
+    if metadata is None:
+        return frozenset()
+    static = {i for i in metadata.static_input_indices if i < input_count}
+    return frozenset(static - set(metadata.mutated_inp_runtime_indices))
+
+
+def decompositions_without(registered: Callable[[object], bool]) -> dict[Any, Callable[..., Any]]:
+    """torch's decompositions of the operators that have no rule. Random ones stay whole."""
+    table: Mapping[Any, Callable[..., Any]] = {**decomposition_table, **core_aten_decompositions()}
+    return {
+        op: decomposition
+        for op, decomposition in table.items()
+        if isinstance(op, OpOverload)
+        and not registered(op)
+        and torch.Tag.nondeterministic_seeded not in op.tags
+        and op.namespace == "aten"
+    }
+
+
+def boxed_module(graph: torch.fx.Graph, root: torch.nn.Module) -> torch.fx.GraphModule:
+    """A GraphModule whose forward takes one list and empties it."""
+    graph.set_codegen(_BoxedCodeGen())
+    module = torch.fx.GraphModule(root, graph)
+    module.recompile()
+    return module
+
+
+def user_facing(error: Exception) -> Exception:
+    """The same error, of its own class, in a form that Dynamo passes to the user unwrapped.
+
+    Dynamo turns an exception from a backend into BackendCompilerFailed, except subclasses of
+    ShortenTraceback.
+    """
+    kind = type(error)
+    if isinstance(error, ShortenTraceback):
+        return error
+
+    def init(self: ShortenTraceback, *args: object) -> None:
+        ShortenTraceback.__init__(self, *args, first_useful_frame=None)
+
+    shown = type(kind.__name__, (kind, ShortenTraceback), {"__init__": init, "__module__": kind.__module__})
+    made = shown(*error.args)
+    made.__cause__ = error.__cause__
+    return made.with_traceback(error.__traceback__)

@@ -1,0 +1,1 @@
+"""FX regions to ONNX programs: the registry, the rules, the builder."""

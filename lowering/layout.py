@@ -1,0 +1,41 @@
+"""How the strides that AOTAutograd recorded come out of contiguous ONNX outputs."""
+
+from __future__ import annotations
+
+import torch
+
+from ..runtime.errors import Reason, ReasonKind
+from ..runtime.program import OutputLayout
+from .builder import Declined
+from .dims import contiguous_strides, dims_of, is_static
+
+
+def output_layout(fake: torch.Tensor) -> OutputLayout:
+    """Nothing for a contiguous tensor, a permutation for a permuted one, else exact strides."""
+    dims, strides = dims_of(fake.shape), dims_of(fake.stride())
+    rank = len(dims)
+    relevant = [axis for axis in range(rank) if dims[axis] != 1]
+    if any(dims[axis] == 0 for axis in relevant) or _dense(relevant, dims, strides):
+        return OutputLayout()
+    hints = [_hint(s) for s in fake.stride()]
+    by_stride = iter(sorted(relevant, key=lambda axis: -hints[axis]))
+    order = [next(by_stride) if axis in relevant else axis for axis in range(rank)]
+    if _dense([axis for axis in order if dims[axis] != 1], dims, strides):
+        return OutputLayout(permute=tuple(order.index(axis) for axis in range(rank)))
+    if is_static(dims) and is_static(strides):
+        return OutputLayout(restride=(dims, strides))  # type: ignore[arg-type]  # ints
+    raise Declined(
+        Reason(ReasonKind.LAYOUT, f"strides {strides} of a {dims} result depend on symbolic sizes")
+    )
+
+
+def _dense(order: list[int], dims: tuple[object, ...], strides: tuple[object, ...]) -> bool:
+    expected = contiguous_strides([dims[axis] for axis in order])  # type: ignore[misc]  # dims
+    return all(strides[axis] == want for axis, want in zip(order, expected, strict=True))
+
+
+def _hint(stride: int | torch.SymInt) -> int:
+    """A representative value of a stride, only used to guess an order that is then checked."""
+    if isinstance(stride, int):
+        return stride
+    return int(stride.node.hint) if stride.node.hint is not None else 1

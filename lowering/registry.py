@@ -1,0 +1,148 @@
+"""The registry: which rule lowers which overload. Filled at import, extended by users."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.fx
+
+from ..runtime.errors import LoweringError, Reason
+from .rule import RuleFunction
+from .torch_private import OpOverload
+
+Supports = Callable[[torch.fx.Node], Reason | None]
+F = TypeVar("F", bound=Callable[..., object])
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of an ATen schema; `required` ones have no default."""
+
+    name: str
+    required: bool
+    default: object
+    kwarg_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lowering:
+    """A registered rule. `supports` reads metadata only and says why not, or None."""
+
+    op: OpOverload
+    rule: RuleFunction
+    supports: Supports | None
+    arguments: tuple[Argument, ...]
+
+
+class Registry:
+    """Rules by overload. `version` counts changes, so that caches notice a rule replaced."""
+
+    def __init__(self) -> None:
+        self._lowerings: dict[OpOverload, Lowering] = {}
+        self.version = 0
+
+    def __contains__(self, op: object) -> bool:
+        return op in self._lowerings
+
+    def __iter__(self) -> Iterator[OpOverload]:
+        return iter(self._lowerings)
+
+    def __len__(self) -> int:
+        return len(self._lowerings)
+
+    def get(self, op: object) -> Lowering | None:
+        """The lowering of an overload, if it has one."""
+        return self._lowerings.get(op)  # type: ignore[call-overload]  # any key may be asked for
+
+    def register(
+        self, op: OpOverload, rule: RuleFunction, supports: Supports | None, *, replace: bool
+    ) -> None:
+        """Add a rule; a second one for the same overload must say `replace`."""
+        if not isinstance(op, OpOverload):
+            raise LoweringError(
+                f"lowers({op}): expected an overload such as torch.ops.aten.add.Tensor, "
+                f"got {type(op).__name__}; name one of its overloads"
+            )
+        if op in self._lowerings and not replace:
+            raise LoweringError(
+                f"{op} has a lowering already; pass replace=True to put yours in its place"
+            )
+        arguments = schema_arguments(op)
+        _check_parameters(op, rule, arguments)
+        self._lowerings[op] = Lowering(op, rule, supports, arguments)
+        self.version += 1
+
+    def unregister(self, op: OpOverload) -> None:
+        """Remove the rule of an overload."""
+        del self._lowerings[op]
+        self.version += 1
+
+
+registry = Registry()
+
+
+def lowers(
+    *ops: OpOverload, supports: Supports | None = None, replace: bool = False
+) -> Callable[[F], F]:
+    """Register a function as the lowering of one or more overloads.
+
+    The function takes the context `cx` and then every argument of the ATen schema, by position,
+    under the schema's names. Tensors come as Values, sizes as ints or expressions, the rest as
+    Python values. It returns a Value per tensor that the operator returns (None for one that it
+    does not offer). An onnxscript function (`@onnxscript.script()`, or one in torchlib's style)
+    is taken as well: it gets the schema's arguments without `cx`.
+    """
+
+    def register(function: F) -> F:
+        from .torchlib import adapt, is_onnxscript
+
+        for op in ops:
+            rule = adapt(op, function) if is_onnxscript(function) else function
+            registry.register(op, rule, supports, replace=replace)  # type: ignore[arg-type]
+        return function
+
+    return register
+
+
+def schema_arguments(op: OpOverload) -> tuple[Argument, ...]:
+    """The schema's arguments in order."""
+    return tuple(
+        Argument(
+            a.name, not a.has_default_value(), a.default_value if a.has_default_value() else None,
+            a.kwarg_only,
+        )
+        for a in op._schema.arguments
+    )
+
+
+def bind_arguments(
+    arguments: Iterable[Argument], args: tuple[object, ...], kwargs: dict[str, object]
+) -> list[object]:
+    """The node's arguments in schema order, defaults filled in."""
+    bound: list[object] = []
+    for index, argument in enumerate(arguments):
+        if index < len(args) and not argument.kwarg_only:
+            bound.append(args[index])
+        elif argument.name in kwargs:
+            bound.append(kwargs[argument.name])
+        elif argument.required:
+            raise LoweringError(f"argument {argument.name!r} is missing")
+        else:
+            bound.append(argument.default)
+    return bound
+
+
+def _check_parameters(op: OpOverload, rule: RuleFunction, arguments: tuple[Argument, ...]) -> None:
+    """A rule's parameters carry the schema's names in its order (`*_` takes a tail unread)."""
+    parameters = list(inspect.signature(rule).parameters.values())[1:]
+    open_ended = bool(parameters) and parameters[-1].kind is inspect.Parameter.VAR_POSITIONAL
+    names = [p.name.rstrip("_") for p in parameters[: -1 if open_ended else None]]
+    wanted = [a.name.rstrip("_") for a in arguments]
+    if names != (wanted[: len(names)] if open_ended else wanted):
+        raise LoweringError(
+            f"the rule for {op} takes ({', '.join(names)}), its schema has ({', '.join(wanted)})"
+        )

@@ -1,0 +1,50 @@
+"""Every private torch name that lowering uses, with the torch versions it was seen in."""
+
+from __future__ import annotations
+
+import logging
+
+from torch._ops import OpOverload  # 2.11-2.13: the type of `torch.ops.aten.add.Tensor`
+
+__all__ = ["OpOverload", "new_recorder", "symbolic_tensor_class", "torchlib_functions"]
+
+
+def torchlib_functions(op: OpOverload) -> list[object]:
+    """torchlib's functions for an overload (real ones; complex variants left out). 2.11-2.13.
+
+    Filling torchlib's registry takes about 0.3 s, so it happens when an operator first needs it.
+    """
+    from torch.onnx._internal.exporter import _registration
+
+    global _torchlib
+    if _torchlib is None:
+        logger = logging.getLogger(_registration.__name__)
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # it warns of an absent torchvision, whatever is asked for
+        try:
+            _torchlib = _registration.ONNXRegistry.from_torchlib()
+        finally:
+            logger.setLevel(level)
+    return [
+        d.onnx_function
+        for d in _torchlib.get_decomps(op)  # type: ignore[attr-defined]  # a private class
+        if not d.is_complex
+    ]
+
+
+_torchlib: object | None = None
+
+
+def new_recorder(opset: int):  # noqa: ANN201 - a private class
+    """An onnxscript evaluator that records nodes. 2.11-2.13."""
+    import onnxscript
+    from torch.onnx._internal.exporter import _building
+
+    return _building.OpRecorder(onnxscript.values.Opset("", opset), {})
+
+
+def symbolic_tensor_class():  # noqa: ANN201 - a private class
+    """The ir.Value subclass that torchlib's functions take as tensors. 2.11-2.13."""
+    from torch.onnx._internal.exporter import _tensors
+
+    return _tensors.SymbolicTensor

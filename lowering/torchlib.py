@@ -1,0 +1,177 @@
+"""The one door to onnxscript: functions in torchlib's style as rules of ours.
+
+A function is recorded, and each recorded node is emitted again through our builder: so it is
+hash-consed, checked against the kernels and typed like every other node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxscript
+import sympy
+import torch
+
+from ..runtime.errors import LoweringError
+from .builder import Value
+from .dims import text
+from .dtypes import TO_ONNX
+from .registry import Registry, schema_arguments
+from .rule import Rule, RuleFunction
+from .torch_private import (
+    OpOverload,
+    new_recorder,
+    symbolic_tensor_class,
+    torchlib_functions,
+)
+
+RECORDING_OPSET = 18  # torchlib is written against it
+_NOT_FOR_ONNX = frozenset({"device", "layout", "pin_memory", "memory_format", "generator"})
+
+
+def is_onnxscript(function: object) -> bool:
+    """Is it an onnxscript function (`@onnxscript.script()`, or a traced torchlib function)?"""
+    return isinstance(function, (onnxscript.OnnxFunction, onnxscript.values.TracedOnnxFunction))
+
+
+def adapt(op: OpOverload, function: Callable[..., object]) -> RuleFunction:
+    """An onnxscript function, which takes the schema's arguments, as a rule."""
+    arguments = schema_arguments(op)
+
+    def rule(cx: Rule, *_: object) -> Value | list[Value | None]:
+        recorder = new_recorder(RECORDING_OPSET)
+        env: dict[ir.Value, Value] = {}
+        positional: list[object] = []
+        keyword: dict[str, object] = {}
+        for argument, given in zip(arguments, _, strict=True):
+            if argument.name in _NOT_FOR_ONNX:
+                continue
+            value = _to_recorder(cx, recorder, given, env)
+            if argument.kwarg_only:
+                if value is not None:
+                    keyword[argument.name] = value
+            else:
+                positional.append(value)
+        with onnxscript.evaluator.default_as(recorder):
+            result = function(*positional, **keyword)
+        _emit_again(cx, recorder.nodes, env, recorder.functions, {})
+        if isinstance(result, (list, tuple)):
+            return [_from_recorder(cx, r, env) for r in result]
+        return _from_recorder(cx, result, env)
+
+    return rule
+
+
+def register_tail(registry: Registry, ops: Mapping[OpOverload, None] | list[OpOverload]) -> None:
+    """Register torchlib's functions for these overloads; each is looked up when first used."""
+    for op in ops:
+        if op not in registry:
+            registry.register(op, _lazy(op), None, replace=False)
+
+
+def _lazy(op: OpOverload) -> RuleFunction:
+    adapted: list[RuleFunction] = []
+
+    def rule(cx: Rule, *_: object) -> Any:  # noqa: ANN401 - what the adapted rule returns
+        if not adapted:
+            functions = torchlib_functions(op)
+            if not functions:
+                raise LoweringError(f"this torch's torchlib has no function for {op}")
+            adapted.append(adapt(op, functions[0]))  # type: ignore[arg-type]  # a callable
+        return adapted[0](cx, *_)
+
+    return rule
+
+
+def _to_recorder(cx: Rule, recorder: Any, given: object, env: dict[ir.Value, Value]) -> object:  # noqa: ANN401
+    if isinstance(given, sympy.Expr):
+        given = cx.scalar(given, torch.int64)
+    if isinstance(given, Value):
+        stand_in = symbolic_tensor_class()(
+            recorder.opset,
+            name=given.name,
+            shape=None if given.dims is None else ir.Shape([text(d) for d in given.dims]),
+            type=ir.TensorType(given.elem),
+        )
+        env[stand_in] = given
+        return stand_in
+    if isinstance(given, torch.dtype):
+        return int(TO_ONNX[given])
+    if isinstance(given, list):
+        return [_to_recorder(cx, recorder, g, env) for g in given]
+    return given
+
+
+def _from_recorder(cx: Rule, result: object, env: dict[ir.Value, Value]) -> Value:
+    if isinstance(result, ir.Value):
+        return _lookup(cx, result, env)
+    if isinstance(result, (bool, int, float)):
+        return cx.scalar(result, cx.out.dtype)
+    raise LoweringError(f"an onnxscript function returned a {type(result).__name__}")
+
+
+def _lookup(cx: Rule, value: ir.Value, env: dict[ir.Value, Value]) -> Value:
+    if value not in env:
+        if value.const_value is None:
+            raise LoweringError(f"onnxscript value {value.name!r} comes from nowhere")
+        env[value] = _constant(cx, value.const_value)
+    return env[value]
+
+
+def _constant(cx: Rule, tensor: ir.TensorProtocol) -> Value:
+    return cx.builder.constant(np.asarray(tensor.numpy()), tensor.dtype)
+
+
+def _emit_again(
+    cx: Rule,
+    nodes: Any,  # noqa: ANN401 - an iterable of ir.Node
+    env: dict[ir.Value, Value],
+    functions: Mapping[Any, Any],
+    attributes: Mapping[str, ir.Attr],
+) -> None:
+    """Emit recorded nodes through the builder, functions inlined."""
+    for node in nodes:
+        inputs = [None if i is None else _lookup(cx, i, env) for i in node.inputs]
+        attrs = {a.name: _attr_value(a, attributes) for a in node.attributes.values()}
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            env[node.outputs[0]] = _constant_node(cx, attrs)
+            continue
+        function = functions.get((node.domain, node.op_type, ""))
+        if function is not None:
+            body = function if isinstance(function, ir.Function) else _function_ir(function)
+            inner: dict[ir.Value, Value] = {
+                formal: actual
+                for formal, actual in zip(body.inputs, inputs, strict=False)
+                if actual is not None
+            }
+            given = {**body.attributes, **{a.name: a for a in node.attributes.values()}}
+            _emit_again(cx, body, inner, functions, given)
+            for outer, formal in zip(node.outputs, body.outputs, strict=True):
+                env[outer] = inner[formal]
+            continue
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        made = cx.builder.emit(domain, node.op_type, inputs, attrs, len(node.outputs))
+        env.update(zip(node.outputs, made, strict=True))
+
+
+def _function_ir(function: onnxscript.OnnxFunction) -> ir.Function:
+    return ir.serde.deserialize_function(function.to_function_proto())
+
+
+def _constant_node(cx: Rule, attrs: Mapping[str, Any]) -> Value:
+    ((name, value),) = attrs.items()
+    if name == "value":
+        return _constant(cx, value)
+    dtype = torch.int64 if name.startswith("value_int") else torch.float32
+    return cx.const(value, dtype)
+
+
+def _attr_value(attr: ir.Attr, attributes: Mapping[str, ir.Attr]) -> Any:  # noqa: ANN401
+    if attr.ref_attr_name is not None:
+        attr = attributes[attr.ref_attr_name]
+    if attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+        raise LoweringError("onnxscript functions with If, Loop or Scan are not accepted as rules")
+    return list(attr.value) if isinstance(attr.value, tuple) else attr.value

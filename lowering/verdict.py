@@ -1,0 +1,69 @@
+"""Can this node be lowered here? Reads metadata only; a no carries its Reason."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator
+
+import torch
+import torch.fx
+
+from ..runtime.errors import Reason, ReasonKind
+from .dtypes import TO_ONNX
+from .registry import Registry
+from .torch_private import OpOverload
+
+
+def verdict(
+    node: torch.fx.Node, registry: Registry, eager_ops: frozenset[str], device_type: str
+) -> Reason | None:
+    """None if the node can be lowered, otherwise why not."""
+    target = node.target
+    if target is operator.getitem:
+        return None
+    if not isinstance(target, OpOverload):
+        return Reason(ReasonKind.NO_RULE, f"{getattr(target, '__name__', target)} is not an operator")
+    if eager_ops and not eager_ops.isdisjoint(
+        (str(target), f"{target.namespace}.{target._opname}", target._opname)
+    ):
+        return Reason(ReasonKind.OPTION, f"{target} is listed in eager_ops")
+    lowering = registry.get(target)
+    if lowering is None:
+        return _no_rule(target)
+    for value in _tensors((node, *node.all_input_nodes)):
+        reason = unsupported_tensor(value, device_type)
+        if reason is not None:
+            return reason
+    return lowering.supports(node) if lowering.supports is not None else None
+
+
+def _no_rule(target: OpOverload) -> Reason:
+    if torch.Tag.nondeterministic_seeded in target.tags:
+        return Reason(ReasonKind.RANDOM, f"{target} draws from torch's generator")
+    if target._schema.is_mutable:
+        return Reason(ReasonKind.MUTATION, f"{target} writes to its arguments")
+    hint = "register one with dynamo_onnx.lowers"
+    return Reason(ReasonKind.NO_RULE, f"{target} has no ONNX lowering", hint)
+
+
+def unsupported_tensor(value: torch.Tensor, device_type: str) -> Reason | None:
+    """Why ONNX Runtime cannot hold this tensor, if it cannot."""
+    if value.dtype not in TO_ONNX:
+        return Reason(ReasonKind.DTYPE, f"{value.dtype} has no ONNX element type we compute with")
+    if value.layout is not torch.strided:
+        return Reason(ReasonKind.LAYOUT, f"a tensor of layout {value.layout}")
+    if value.is_neg() or value.is_conj():
+        return Reason(ReasonKind.LAYOUT, "a tensor with a lazy negative or conjugate bit")
+    if value.device.type != device_type:
+        return Reason(
+            ReasonKind.DEVICE, f"a tensor on {value.device.type}, the provider runs on {device_type}"
+        )
+    return None
+
+
+def _tensors(nodes: Iterable[torch.fx.Node]) -> Iterator[torch.Tensor]:
+    for node in nodes:
+        val = node.meta.get("val")
+        for item in val if isinstance(val, (tuple, list)) else (val,):
+            if isinstance(item, torch.Tensor):
+                yield item

@@ -1,0 +1,1 @@
+"""Programs, providers, sessions, tensors: running what was lowered."""

@@ -1,0 +1,243 @@
+"""A program opened in ONNX Runtime, and the call path.
+
+The session is opened at the first call, with the weights that arrive in it. A later call checks
+that they are still those, binds the other inputs, runs, and returns.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import onnxruntime as ort
+import torch
+from onnxruntime.capi import _pybind_state as ort_c
+from torch.utils.dlpack import from_dlpack
+
+from .errors import Reason, ReasonKind, SessionError
+from .program import OutputLayout, Program
+from .providers import ProviderChoice
+from .session import explain, open_session, session_options
+from .tensors import CPU_DEVICE, Feeder, as_input, ort_value, restride
+from .weights import WeightWatch, freezable
+
+log = logging.getLogger(__name__)
+
+Argument: TypeAlias = "torch.Tensor | int"
+REOPENS_BEFORE_LIVE = 2
+# onnxruntime's exceptions have no common base below Exception.
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    ort_c.Fail,
+    ort_c.InvalidArgument,
+    ort_c.EngineError,
+    ort_c.RuntimeException,
+    ort_c.NotImplemented,
+    ort_c.InvalidGraph,
+    ort_c.EPFail,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How an executable opens and runs its program.
+
+    `weights` are the positions of inputs that may be frozen, `freeze` whether they are;
+    `may_go_live` gives freezing up once the weights keep changing.
+    """
+
+    providers: tuple[ProviderChoice, ...]
+    settings: dict[str, object]
+    weights: tuple[int, ...]
+    freeze: bool
+    may_go_live: bool
+    spinning: bool
+    strict: bool
+
+
+@dataclass(slots=True)
+class Counters:
+    """What calls have cost so far. Times in milliseconds."""
+
+    calls: int = 0
+    sessions: int = 0
+    session_ms: float = 0.0
+    input_copies: int = 0
+    output_copies: int = 0
+    fallbacks: list[Reason] = field(default_factory=list[Reason])
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    session: ort.InferenceSession
+    frozen: tuple[int, ...]
+    fed: tuple[int, ...]
+    names: list[str]
+    watch: WeightWatch | None
+    feeder: Feeder
+    owned: tuple[ort.OrtValue, ...]
+
+
+class Executable:
+    """Owns the session of one program over one set of weights.
+
+    `fallback()` makes the region's eager form, for a session that cannot be opened or a run that
+    fails; with `strict` these are errors.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        setup: Setup,
+        fallback: Callable[[], Callable[[Sequence[Argument]], list[torch.Tensor]]],
+    ) -> None:
+        self.program = program
+        self.setup = setup
+        self.counters = Counters()
+        self._make_fallback = fallback
+        self._eager: Callable[[Sequence[Argument]], list[torch.Tensor]] | None = None
+        self._opened: _Opened | None = None
+        self._broken = False
+        self._lock = threading.Lock()
+        self._output_names = [o.name for o in program.outputs]
+        self._output_devices = [CPU_DEVICE] * len(program.outputs)
+        self._run_options = ort.RunOptions()
+        self._layouts = [
+            (i, layout)
+            for i, layout in enumerate(program.layouts)
+            if layout != OutputLayout()
+        ]
+
+    @property
+    def providers(self) -> list[str]:
+        """The providers of the session, or those asked for while there is none."""
+        if self._opened is not None:
+            return list(self._opened.session.get_providers())
+        return [name for name, _ in self.setup.providers]
+
+    def weight_tensors(self) -> dict[int, torch.Tensor]:
+        """The frozen weights by input position, none before the first call."""
+        opened = self._opened
+        return {} if opened is None or opened.watch is None else dict(
+            zip(opened.frozen, opened.watch.tensors, strict=True)
+        )
+
+    def run(self, args: Sequence[Argument]) -> list[torch.Tensor]:
+        """One call: tensors (and sizes, as ints) in the program's order of inputs."""
+        opened = self._opened
+        if opened is None or not self._fresh(opened, args):
+            opened = self._open(args)
+            if opened is None:
+                return self._run_eager(args)
+        self.counters.calls += 1
+        tensors: list[torch.Tensor] = []
+        for index in opened.fed:
+            tensor = as_input(args[index])
+            if not tensor.is_contiguous():
+                self.counters.input_copies += 1
+                tensor = tensor.contiguous()
+            tensors.append(tensor)
+        results = ort_c.OrtValueVector()
+        try:
+            opened.session._sess.run_with_ortvaluevector(  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the wrapper only adds checks
+                self._run_options,
+                opened.names,
+                opened.feeder.feed(tensors),
+                self._output_names,
+                results,
+                self._output_devices,
+            )
+        except ORT_ERRORS as error:
+            return self._failed_run(error, args)
+        outputs: list[torch.Tensor] = results.to_dlpacks(from_dlpack)
+        for index, layout in self._layouts:
+            outputs[index] = self._laid_out(outputs[index], layout)
+        return outputs
+
+    def _laid_out(self, output: torch.Tensor, layout: OutputLayout) -> torch.Tensor:
+        if layout.permute is not None:
+            return output.permute(layout.permute)
+        assert layout.restride is not None
+        self.counters.output_copies += 1
+        return restride(output, *layout.restride)
+
+    def _fresh(self, opened: _Opened, args: Sequence[Argument]) -> bool:
+        if opened.watch is None:
+            return True
+        return opened.watch.unchanged([args[i] for i in opened.frozen])  # type: ignore[misc]  # weights are tensors
+
+    def _open(self, args: Sequence[Argument]) -> _Opened | None:
+        """Open (again), with the weights as they are now. None: this program runs in eager."""
+        with self._lock:
+            opened = self._opened
+            if opened is not None and self._fresh(opened, args):
+                return opened
+            if self._broken:
+                return None
+            self._opened = None  # give the old session's memory back first
+            started = time.perf_counter()
+            try:
+                self._opened = self._session(args)
+            except SessionError as error:
+                if self.setup.strict:
+                    raise
+                self._broken = True
+                self._fall_back(Reason(ReasonKind.SESSION_FAILED, str(error)))
+                return None
+            self.counters.sessions += 1
+            self.counters.session_ms += (time.perf_counter() - started) * 1e3
+            return self._opened
+
+    def _session(self, args: Sequence[Argument]) -> _Opened:
+        program, setup = self.program, self.setup
+        tired = setup.may_go_live and self.counters.sessions > REOPENS_BEFORE_LIVE
+        frozen = tuple(
+            i for i in setup.weights if setup.freeze and not tired and _can_freeze(args[i])
+        )
+        values = {i: ort_value(_contiguous(args[i])) for i in frozen}
+        options = session_options(
+            setup.settings, threads=torch.get_num_threads(), spinning=setup.spinning
+        )
+        # Snapshot before the session reads the weights: a change in between is then noticed.
+        watch = WeightWatch([args[i] for i in frozen]) if frozen else None  # type: ignore[misc]
+        session = open_session(program, options, setup.providers, values)
+        fed = tuple(i for i in range(len(program.inputs)) if i not in values)
+        return _Opened(
+            session=session,
+            frozen=frozen,
+            fed=fed,
+            names=[program.inputs[i].name for i in fed],
+            watch=watch,
+            feeder=Feeder([program.inputs[i].dtype for i in fed]),
+            owned=tuple(values.values()),
+        )
+
+    def _failed_run(self, error: Exception, args: Sequence[Argument]) -> list[torch.Tensor]:
+        """ONNX Runtime refused this call. Eager decides what it is: an answer, or its own error."""
+        message = explain(error, self.program, "ONNX Runtime failed while running")
+        if self.setup.strict:
+            raise SessionError(message) from error
+        self._fall_back(Reason(ReasonKind.RUN_FAILED, message))
+        return self._run_eager(args)
+
+    def _fall_back(self, reason: Reason) -> None:
+        if not self.counters.fallbacks:
+            log.warning("a region runs in eager PyTorch: %s", reason)
+        self.counters.fallbacks.append(reason)
+
+    def _run_eager(self, args: Sequence[Argument]) -> list[torch.Tensor]:
+        if self._eager is None:
+            self._eager = self._make_fallback()
+        return self._eager(args)
+
+
+def _can_freeze(value: Argument) -> bool:
+    return isinstance(value, torch.Tensor) and freezable(value)
+
+
+def _contiguous(value: Argument) -> torch.Tensor:
+    assert isinstance(value, torch.Tensor)
+    return value.detach().contiguous()

@@ -1,0 +1,75 @@
+"""Programs: an ONNX model and what is needed to call it, as immutable data. No session, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import onnx_ir as ir
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output: its ONNX name, element type and shape.
+
+    A dimension is an int, or the text of a symbolic expression (`"s0"`, `"s0*s1"`).
+    """
+
+    name: str
+    dtype: ir.DataType
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLayout:
+    """How torch's strides come out of a contiguous ONNX output.
+
+    The program writes the output in memory order; `permute` (dims) views it in torch's order.
+    `restride` holds exact (shape, strides) where no permutation gives the recorded strides:
+    then the values are copied once into a tensor made with them.
+    """
+
+    permute: tuple[int, ...] | None = None
+    restride: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A lowered region. `model` takes every weight as a graph input; nothing in it is ever changed.
+
+    `locations` maps an ONNX node name's prefix (the FX node's name) to the user's `file:line`.
+    """
+
+    model: ir.Model
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    layouts: tuple[OutputLayout, ...]
+    fingerprint: str
+    node_count: int
+    locations: dict[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The types of an ONNX operator: per formal parameter a type variable or a concrete type.
+
+    The last input repeats if `variadic`; such inputs share one type variable unless `mixed`.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    variadic: bool
+    variadic_outputs: bool
+    mixed: bool
+
+
+class Kernels(Protocol):
+    """What a set of execution providers can compute."""
+
+    def signature(self, domain: str, op_type: str) -> Signature | None:
+        """The operator's types, or None when onnxruntime does not know the operator."""
+        ...
+
+    def accepts(self, domain: str, op_type: str, types: tuple[tuple[str, str], ...]) -> bool:
+        """Is there a kernel for these (type variable, `tensor(...)`) pairs?"""
+        ...

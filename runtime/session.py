@@ -1,0 +1,107 @@
+"""Opening ONNX Runtime sessions: the options, the weights, the errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import onnxruntime as ort
+
+from .errors import OptionError, SessionError
+from .program import Program
+
+_CONFIG_KEY = re.compile(r"^[a-z_]+\.")
+EXTERNAL_FILE = "weights"  # never opened: every tensor that names it is given in memory
+
+
+def session_options(
+    settings: Mapping[str, Any], *, threads: int, spinning: bool
+) -> ort.SessionOptions:
+    """`onnxruntime.SessionOptions` from ours; the user's `settings` come last and win.
+
+    `threads` mirrors torch. Threads spin inside a run only: past its end they would take the cores
+    from torch's own operators. Without `spinning` they do not spin at all.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors reach the user as exceptions
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    for name, value in settings.items():
+        apply_setting(options, name, value)
+    return options
+
+
+def apply_setting(options: ort.SessionOptions, name: str, value: object) -> None:
+    """Set one attribute or (`section.key`) config entry; a wrong name or type is an OptionError."""
+    try:
+        if _CONFIG_KEY.match(name):
+            options.add_session_config_entry(name, str(value))
+        elif hasattr(options, name) and not callable(getattr(options, name)):
+            setattr(options, name, value)
+        else:
+            raise OptionError(
+                f"session_options: onnxruntime.SessionOptions has no setting {name!r}; "
+                f"config entries are spelled 'session.…'"
+            )
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, OptionError):
+            raise
+        raise OptionError(f"session_options: {name}={value!r} was refused: {error}") from error
+
+
+def serialise(program: Program, frozen: Mapping[int, Any]) -> bytes:
+    """The model's bytes with the inputs in `frozen` (positions) turned into external initializers.
+
+    No weight passes through protobuf: an initializer only says that its data lies elsewhere.
+    """
+    proto = ir.serde.serialize_model(program.model)
+    graph = proto.graph
+    if frozen:
+        kept = [value for i, value in enumerate(graph.input) if i not in frozen]
+        for index in frozen:
+            spec = program.inputs[index]
+            tensor = graph.initializer.add()
+            tensor.name = spec.name
+            tensor.data_type = int(spec.dtype)
+            tensor.dims.extend(int(d) for d in spec.shape)
+            tensor.data_location = 1  # TensorProto.EXTERNAL
+            for key, text in (("location", EXTERNAL_FILE), ("offset", "0")):
+                entry = tensor.external_data.add()
+                entry.key, entry.value = key, text
+        del graph.input[:]
+        graph.input.extend(kept)
+    return proto.SerializeToString()
+
+
+def open_session(
+    program: Program,
+    options: ort.SessionOptions,
+    providers: Sequence[str | tuple[str, dict[str, Any]]],
+    frozen: Mapping[int, ort.OrtValue],
+) -> ort.InferenceSession:
+    """A session over the program, with the `frozen` inputs (by position) bound as initializers.
+
+    The OrtValues must live as long as the session: it reads their memory in place.
+    """
+    if frozen:
+        names = [program.inputs[i].name for i in frozen]
+        values = list(frozen.values())
+        options.add_external_initializers(names, values)
+        for name, value in zip(names, values, strict=True):
+            options.add_initializer(name, value)
+    try:
+        return ort.InferenceSession(serialise(program, frozen), options, providers=list(providers))
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no narrower base
+        raise SessionError(explain(error, program, "ONNX Runtime rejected the program")) from error
+
+
+def explain(error: BaseException, program: Program, what: str) -> str:
+    """onnxruntime's message, with the user's line where it names one of our nodes."""
+    message = str(error)
+    for name, location in program.locations.items():
+        if re.search(rf"\b{re.escape(name)}/", message):
+            return f"{what}: {message} (node {name}, from {location or 'no source line'})"
+    return f"{what}: {message}"

@@ -1,0 +1,78 @@
+"""Tensors in and out of ONNX Runtime. Who owns which memory until when:
+
+- An input is torch's memory. The feed vector points into it; the tensors are referenced until the
+  run has returned, so nothing is freed under the session. A non-contiguous input is copied once.
+- An output is ONNX Runtime's memory, handed to torch by DLPack: the tensor's deleter gives it back.
+- A frozen weight is torch's memory; its OrtValue (and the tensor behind it) lives as long as the
+  session. See `weights.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from onnxruntime.capi import _pybind_state as ort_c
+from torch.utils.dlpack import to_dlpack
+
+CPU_DEVICE = ort_c.OrtDevice(ort_c.OrtDevice.cpu(), ort_c.OrtDevice.default_memory(), 0)
+
+# What `OrtValueVector.push_back_batch` takes as element types; others go through DLPack.
+_BATCH_TYPES: dict[ir.DataType, type] = {
+    dtype: dtype.numpy().type
+    for dtype in (
+        ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL,
+        ir.DataType.INT64, ir.DataType.INT32, ir.DataType.INT16, ir.DataType.INT8,
+        ir.DataType.UINT64, ir.DataType.UINT32, ir.DataType.UINT16, ir.DataType.UINT8,
+    )
+}
+
+
+class Feeder:
+    """Binds the inputs of one session, call after call."""
+
+    __slots__ = ("_devices", "_types")
+
+    def __init__(self, dtypes: Sequence[ir.DataType]) -> None:
+        types = [_BATCH_TYPES.get(d) for d in dtypes]
+        self._types: list[type] | None = None if None in types else types  # type: ignore[assignment]
+        self._devices = [CPU_DEVICE] * len(dtypes)
+
+    def feed(self, tensors: Sequence[torch.Tensor]) -> ort_c.OrtValueVector:
+        """Values that point into contiguous tensors, which the caller keeps alive over the run."""
+        vector = ort_c.OrtValueVector()
+        if self._types is not None:
+            pointers = [t.data_ptr() for t in tensors]
+            if 0 not in pointers:
+                shapes = [t.shape for t in tensors]
+                vector.push_back_batch(tensors, pointers, self._types, shapes, self._devices)
+                return vector
+        vector.reserve(len(tensors))
+        for tensor in tensors:
+            vector.push_back(to_dlpack(tensor))
+        return vector
+
+
+def ort_value(tensor: torch.Tensor) -> ort.OrtValue:
+    """An OrtValue over a contiguous tensor's memory, which it keeps alive."""
+    return ort.OrtValue(ort_c.OrtValue.from_dlpack(to_dlpack(tensor.detach())))
+
+
+def as_input(value: torch.Tensor | int) -> torch.Tensor:
+    """A size as an int64 [1] tensor; a tensor as it is."""
+    return torch.tensor([value]) if isinstance(value, int) else value
+
+
+def restride(tensor: torch.Tensor, shape: Sequence[int], strides: Sequence[int]) -> torch.Tensor:
+    """The same values in a new tensor with exactly these strides (0 for an expanded dimension)."""
+    out = torch.empty_strided(shape, strides, dtype=tensor.dtype, device=tensor.device)
+    target, source = out, tensor
+    for axis, stride in enumerate(strides):
+        if stride == 0 and shape[axis] > 1:
+            target, source = target.narrow(axis, 0, 1), source.narrow(axis, 0, 1)
+    target.copy_(source)
+    return out
+
+
