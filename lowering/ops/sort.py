@@ -1,0 +1,115 @@
+"""sort, topk, kthvalue, median: all of them TopK.
+
+ONNX Runtime's TopK counts NaN as the greatest value and puts equal values in index order, whatever
+`largest` is: so it sorts as ATen's stable sort does, NaN included (measured on random rows with
+ties, NaN and inf; the ONNX page leaves NaN open).
+Ref: https://onnx.ai/onnx/operators/onnx__TopK.html
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ..builder import Value
+from ..dims import Dim
+from ..registry import lowers
+from ..rule import Rule
+
+aten = torch.ops.aten
+
+
+@lowers(aten.sort.default)
+def sort(cx: Rule, self: Value, dim: int, descending: bool) -> tuple[Value, Value]:
+    """self [*D] -> values [*D], indices int64 [*D]. ATen's CPU sort is stable, as TopK is."""
+    if not self.known_dims:
+        return self, cx.zeros((), torch.int64)
+    axis = cx.axis(dim, self.rank)
+    return top_k(cx, self, self.known_dims[axis], axis, descending)
+
+
+@lowers(aten.sort.stable)
+def sort_stable(
+    cx: Rule, self: Value, stable: bool | None, dim: int, descending: bool
+) -> tuple[Value, Value]:
+    """sort, in index order among equal values."""
+    return sort(cx, self, dim, descending)
+
+
+@lowers(aten.topk.default)
+def topk(
+    cx: Rule, self: Value, k: Dim, dim: int, largest: bool, sorted: bool
+) -> tuple[Value, Value]:
+    """self [*D] -> values, indices with k in place of D[dim], always sorted.
+
+    Which of several equal values is chosen, and the order without `sorted`, ATen leaves open;
+    here it is the order of the indices.
+    """
+    if not self.known_dims:
+        if k == 0:
+            cx.decline("topk of a 0-d tensor with k = 0")
+        return self, cx.zeros((), torch.int64)
+    return top_k(cx, self, k, cx.axis(dim, self.rank), largest)
+
+
+@lowers(aten.kthvalue.default)
+def kthvalue(cx: Rule, self: Value, k: Dim, dim: int, keepdim: bool) -> tuple[Value, Value]:
+    """self [*D] -> the k-th smallest value along dim and its index; NaN counts as greatest.
+
+    Which index of several equal values is returned, ATen leaves open.
+    """
+    if not self.known_dims:
+        return self, cx.zeros((), torch.int64)
+    return _kth(cx, self, k, cx.axis(dim, self.rank))
+
+
+@lowers(aten.median.dim)
+def median_dim(cx: Rule, self: Value, dim: int, keepdim: bool) -> tuple[Value, Value]:
+    """self [*D] -> the lower median along dim and its index; NaN wins.
+
+    NaN sorts last, so a row with NaN shows it at its end: there the index of the first NaN is
+    that of the greatest value.
+    """
+    if not self.known_dims:
+        return self, cx.zeros((), torch.int64)
+    axis = cx.axis(dim, self.rank)
+    values, indices = _kth(cx, self, (self.known_dims[axis] + 1) // 2, axis)
+    if not cx.out.dtype.is_floating_point:
+        return values, indices
+    top, where = top_k(cx, self, 1, axis, True)
+    top, where = cx.reshape(top, cx.outs[0].dims), cx.reshape(where, cx.outs[1].dims)
+    isnan = cx.op.IsNaN(top)
+    return cx.op.Where(isnan, top, values), cx.op.Where(isnan, where, indices)
+
+
+@lowers(aten.median.default)
+def median(cx: Rule, self: Value) -> Value:
+    """self [*D] -> [], the lower median of all elements; NaN wins."""
+    if 0 in self.known_dims:
+        cx.decline("the median of no elements")
+    if not self.known_dims:
+        return cx.op.Identity(self)
+    count: Dim = 1
+    for size in self.known_dims:
+        count = count * size
+    return median_dim(cx, cx.reshape(self, (count,)), 0, False)[0]
+
+
+def top_k(cx: Rule, value: Value, k: Dim, axis: int, largest: bool) -> tuple[Value, Value]:
+    """The k greatest (smallest) along an axis in order, and their indices; bool goes as uint8."""
+    dtype = cx.dtype(value)
+    source = cx.cast(value, torch.uint8) if dtype is torch.bool else value
+    dims = value.known_dims
+    values, indices = cx.op.TopK(
+        source, cx.ints([k]), axis=axis, largest=None if largest else 0, outputs=2
+    )
+    values.dims = indices.dims = (*dims[:axis], k, *dims[axis + 1 :])
+    return cx.cast(values, dtype), indices
+
+
+def _kth(cx: Rule, value: Value, k: Dim, axis: int) -> tuple[Value, Value]:
+    """The k-th smallest and its index, in the dims of the node's outputs."""
+    values, indices = top_k(cx, value, k, axis, False)
+    last = [cx.slice(v, axis, k - 1, k) for v in (values, indices)]
+    for v in last:
+        v.dims = (*value.known_dims[:axis], 1, *value.known_dims[axis + 1 :])
+    return cx.reshape(last[0], cx.outs[0].dims), cx.reshape(last[1], cx.out.dims)
