@@ -76,6 +76,19 @@ def contiguous_strides(dims: Sequence[Dim]) -> Dims:
     return tuple(strides[::-1])
 
 
+def same_stride(stride: Dim, expected: Dim) -> bool:
+    """Is a stride of torch this product of sizes?
+
+    torch counts a size that could be zero as Max(1, size); of a tensor with such a dim no stride
+    matters.
+    """
+    if isinstance(stride, int) or isinstance(expected, int):
+        return stride == expected
+    maxima = [e for e in sympy.preorder_traversal(stride) if type(e).__name__ == "Max"]
+    sizes = {m: next(a for a in m.args if a != 1) for m in maxima if 1 in m.args}
+    return sympy.expand(stride.xreplace(sizes) - expected) == 0
+
+
 def may_be_zero(dim: Dim) -> bool:
     """Can this dim be zero at run time? Only data-dependent (unbacked, `u0`) symbols can."""
     if isinstance(dim, int):

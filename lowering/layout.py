@@ -7,7 +7,7 @@ import torch
 from ..runtime.errors import Reason, ReasonKind
 from ..runtime.program import OutputLayout
 from .builder import Declined
-from .dims import contiguous_strides, dims_of, is_static
+from .dims import contiguous_strides, dims_of, is_static, same_stride
 
 
 def output_layout(fake: torch.Tensor) -> OutputLayout:
@@ -31,7 +31,7 @@ def output_layout(fake: torch.Tensor) -> OutputLayout:
 
 def _dense(order: list[int], dims: tuple[object, ...], strides: tuple[object, ...]) -> bool:
     expected = contiguous_strides([dims[axis] for axis in order])  # type: ignore[misc]  # dims
-    return all(strides[axis] == want for axis, want in zip(order, expected, strict=True))
+    return all(same_stride(strides[axis], want) for axis, want in zip(order, expected, strict=True))
 
 
 def _hint(stride: int | torch.SymInt) -> int:

@@ -50,7 +50,7 @@ class Lowering:
 
 def trace(fn: Callable[..., Any], *args: Any, dynamic: bool = False) -> torch.fx.GraphModule:
     """The ATen graph of fn, functional, with fake (symbolic if dynamic) metadata."""
-    functional = torch.func.functionalize(fn, remove="mutations_and_views")
+    functional = torch.func.functionalize(fn, remove="mutations")
     with torch.no_grad():
         gm = make_fx(functional, tracing_mode="symbolic" if dynamic else "fake")(*args)
     gm.graph.eliminate_dead_code()
