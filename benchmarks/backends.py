@@ -67,6 +67,10 @@ def onnx(example: Example) -> Contender:
             "regions": found.regions,
             "native_ops": found.native_ops,
             "eager_ops": found.eager_ops,
+            "onnx_nodes": found.onnx_nodes,
+            "input_copies": found.input_copies,
+            "output_copies": found.output_copies,
+            "fallbacks": [f"{f.count} × {f.op}: {f.reason}" for f in found.fallbacks],
             "timings": dataclasses.asdict(found.timings),
         }
 

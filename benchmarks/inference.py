@@ -92,11 +92,12 @@ def _capture_s(example: Example, device: torch.device) -> float:
 
 
 def _enter(backend: str, example: Example, capture_s: float | None, device: torch.device) -> Entry:
-    """Time the first call, from empty Dynamo caches, after something tiny has paid for imports."""
+    """Time the first call, after something tiny has paid for imports, from empty Dynamo caches."""
     make = BACKENDS[backend]
     try:
         make(_tiny_like(example)).call()
-        torch.compiler.reset()
+        if backend in COMPILED:
+            torch.compiler.reset()
         start = time.perf_counter()
         contender = make(example)
         contender.call()

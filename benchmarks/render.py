@@ -14,6 +14,7 @@ LEGEND = {
     "onnx": "onnx (this project)",
     "raw": "plain session on torch.onnx.export's model",
 }
+BUSY_SHARE = 0.1  # of the CPU time, taken by others: beyond it a model's figures are not trusted
 COLOURS = {
     "inductor": "#E69F00",
     "onnx": "#0072B2",
@@ -75,6 +76,11 @@ def _regions_cell(result: BackendResult | None) -> str:
     return f"{result.report['regions']} / {result.report['eager_ops']}"
 
 
+def _busy(model: ModelResult) -> bool:
+    shares = (model.load.others_share, model.load.stolen_share) if model.load else ()
+    return sum(share for share in shares if share is not None) > BUSY_SHARE
+
+
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
@@ -89,7 +95,7 @@ def table(sweep: Sweep) -> str:
         header += ["onnx max error", "regions / eager ops"]
     lines = [_row(header), _row(["---", *["---:"] * (len(header) - 1)])]
     for model in sweep.models:
-        cells = [model.model]
+        cells = [f"{model.model} (busy)" if _busy(model) else model.model]
         cells += [_time_cell(_result(model, backend)) for backend in backends]
         cells.append("" if model.capture_s is None else f"{model.capture_s:.1f} s")
         cells += [_compile_cell(_result(model, backend)) for backend in compilers]
@@ -140,6 +146,11 @@ def conditions(sweep: Sweep) -> str:
         text += (
             f" Other processes took at most {max(shares):.0%} of the CPU time during a model's "
             f"rounds, the hypervisor {max(stolen):.0%}."
+        )
+    if any(_busy(model) for model in sweep.models):
+        text += (
+            f" **Busy** rows lost more than {BUSY_SHARE:.0%} of it to others, which slows the "
+            "backends down unequally: do not trust them."
         )
     return text
 

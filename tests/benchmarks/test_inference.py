@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -77,6 +79,15 @@ def test_the_table_has_a_row_per_model_and_tells_what_failed(run):
     assert len({row.count("|") for row in rows.values()}) == 1
     assert "- three, onnx: `SessionError: no`" in render.table(run)
     assert "- four: `the process died`" in render.table(run)
+
+
+def test_a_model_measured_beside_other_work_is_marked(run):
+    assert "(busy)" not in render.table(run)
+    assert "Busy" not in render.conditions(run)
+    noisy = replace(run.models[0], load=Load(0.1, 2.0, 0.4, 0.0))
+    disturbed = replace(run, models=(noisy, *run.models[1:]))
+    assert render.table(disturbed).count("| one (busy) |") == 1
+    assert "do not trust" in render.conditions(disturbed)
 
 
 def test_the_conditions_name_the_machine_and_how_quiet_it_was(run):
