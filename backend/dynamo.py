@@ -39,7 +39,7 @@ def onnx(
     try:
         chosen = Options.parse(options, mode)
         frame = Frame(
-            compile_id(), translated_code(), id(translating_backend()), user_names(gm)
+            compile_id(), translated_code(), translating_backend(), user_names(gm)
         )
         # A fresh AotAutograd per frame: calling one changes its own keyword arguments.
         return aot_autograd(

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from ..runtime.errors import OptionError
 from ..runtime.providers import ProviderChoice, choose_providers
+from ..runtime.session import session_options
 
 Transform: TypeAlias = Callable[[ir.Model], ir.Model]
 Weights: TypeAlias = Literal["auto", "frozen", "live"]
@@ -99,6 +100,7 @@ class Options:
         for transform in self.transforms:
             if not callable(transform):
                 raise OptionError(f"transforms: {transform!r} is not callable")
+        session_options(self.session_options, threads=1, spinning=False)
         if self.dump_dir is not None:
             check_writable("dump_dir", self.dump_dir)
         self.chosen_providers()

@@ -130,7 +130,7 @@ def records_of(compiled: object | None) -> list[GraphRecord]:
             f"{type(compiled).__name__} was not made by torch.compile; pass what torch.compile "
             f"returned, or nothing for everything"
         )
-    return [g for g in graphs if g.frame.backend_id == id(backend)]
+    return [g for g in graphs if g.frame.backend is not None and g.frame.backend() is backend]
 
 
 def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> CompileReport:  # noqa: ANN401 - the user's

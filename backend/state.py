@@ -24,7 +24,7 @@ class Frame:
 
     compile_id: str
     code: weakref.ref[types.CodeType] | None
-    backend_id: int
+    backend: weakref.ref[object] | None
     input_names: tuple[str, ...]
 
 

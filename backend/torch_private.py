@@ -43,10 +43,11 @@ def compile_id() -> str:
     return "?" if current is None else str(current)
 
 
-def translating_backend() -> object | None:
-    """The backend object of the `torch.compile` call whose frame is being compiled."""
+def translating_backend() -> weakref.ref[object] | None:
+    """The backend object of the `torch.compile` call whose frame is being compiled, weakly."""
     transaction = _transaction()
-    return None if transaction is None else transaction.output.compiler_fn
+    backend = None if transaction is None else _innermost(transaction.output.compiler_fn)
+    return None if backend is None else weakref.ref(backend)
 
 
 def translated_code() -> weakref.ref[types.CodeType] | None:
@@ -120,15 +121,20 @@ def frozen_candidates(input_count: int) -> frozenset[int]:
 
 
 def decompositions_without(registered: Callable[[object], bool]) -> dict[Any, Callable[..., Any]]:
-    """torch's decompositions of the operators that have no rule. Random ones stay whole."""
+    """torch's decompositions of the ATen operators that have no rule. Random ones stay whole.
+
+    The table also holds references that go down to `prims`, an operator set of its own; those
+    would trade one operator without a rule for several.
+    """
     table: Mapping[Any, Callable[..., Any]] = {**decomposition_table, **core_aten_decompositions()}
     return {
         op: decomposition
         for op, decomposition in table.items()
         if isinstance(op, OpOverload)
+        and op.namespace == "aten"
         and not registered(op)
         and torch.Tag.nondeterministic_seeded not in op.tags
-        and op.namespace == "aten"
+        and decomposition.__module__ == "torch._decomp.decompositions"
     }
 
 

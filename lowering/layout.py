@@ -15,12 +15,12 @@ def output_layout(fake: torch.Tensor) -> OutputLayout:
     dims, strides = dims_of(fake.shape), dims_of(fake.stride())
     rank = len(dims)
     relevant = [axis for axis in range(rank) if dims[axis] != 1]
-    if any(dims[axis] == 0 for axis in relevant) or _dense(relevant, dims, strides):
+    if _dense(relevant, dims, strides) and 0 not in dims:
         return OutputLayout()
     hints = [_hint(s) for s in fake.stride()]
     by_stride = iter(sorted(relevant, key=lambda axis: -hints[axis]))
     order = [next(by_stride) if axis in relevant else axis for axis in range(rank)]
-    if _dense([axis for axis in order if dims[axis] != 1], dims, strides):
+    if _dense([axis for axis in order if dims[axis] != 1], dims, strides) and 0 not in dims:
         return OutputLayout(permute=tuple(order.index(axis) for axis in range(rank)))
     if is_static(dims) and is_static(strides):
         return OutputLayout(restride=(dims, strides))  # type: ignore[arg-type]  # ints

@@ -235,7 +235,8 @@ class Executable:
 
 
 def _can_freeze(value: Argument) -> bool:
-    return isinstance(value, torch.Tensor) and freezable(value)
+    # onnxruntime drops an initializer without elements before it is given its data.
+    return isinstance(value, torch.Tensor) and value.numel() > 0 and freezable(value)
 
 
 def _contiguous(value: Argument) -> torch.Tensor:

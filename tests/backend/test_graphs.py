@@ -1,0 +1,278 @@
+"""Graphs of every shape: empty ones, aliases, breaks, sizes, random numbers, dynamic dims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dynamo_onnx
+import pytest
+import torch
+from torch import nn
+
+Fn = Callable[..., Any]
+
+
+def compiled(fn: Fn, **options: Any) -> Fn:
+    return torch.compile(fn, backend="onnx", options={"strict": True, **options})
+
+
+def same(ours: Any, eager: Any) -> None:
+    torch.testing.assert_close(ours, eager, equal_nan=True, check_stride=True)
+
+
+X = torch.linspace(-2, 2, 12).reshape(3, 4)
+
+WHOLE: dict[str, tuple[Fn, tuple[Any, ...]]] = {
+    "one operator": (lambda x: x + 1, (X,)),
+    "the input itself": (lambda x: x, (X,)),
+    "the same output twice": (lambda x: ((y := x + 1), y), (X,)),
+    "an input and a result": (lambda x: (x, x * 2), (X,)),
+    "a constant result": (lambda x: (torch.zeros(3), x + 1), (X,)),
+    "None among the outputs": (lambda x: (None, x + 1, None), (X,)),
+    "numbers among the outputs": (lambda x: (x + 1, 3, 2.5), (X,)),
+    "a dict": (lambda d: {"sum": d["a"] + d["b"], "a": d["a"]}, ({"a": X, "b": X},)),
+    "a view of a result": (lambda x: (x * 2).t(), (X,)),
+    "a view of an input": (lambda x: x.t(), (X,)),
+    "a result and its view": (lambda x: ((y := x * 2), y.view(-1)), (X,)),
+    "an expanded result": (lambda x: (x[:1] * 2).expand(5, 4), (X,)),
+    "a permuted result": (lambda x: (x.reshape(3, 2, 2) * 2).permute(2, 0, 1), (X,)),
+    "a zero-size input": (lambda x: x * 2 + 1, (torch.zeros(0, 4),)),
+    "a 0-d input": (lambda x: x * 2 + 1, (torch.tensor(3.0),)),
+    "a non-contiguous input": (lambda x: x * 2 + 1, (X.t(),)),
+    "an overlapping input": (lambda x: x * 2 + 1, (X[:1].expand(6, 4),)),
+    "a channels_last input": (
+        lambda x: x * 2 + 1,
+        (torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),),
+    ),
+    "bool and integer inputs": (lambda m, i: (i * 2, m), (X > 0, torch.arange(4))),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_graphs(name: str) -> None:
+    fn, args = WHOLE[name]
+    with torch.no_grad():
+        same(compiled(fn)(*args), fn(*args))
+
+
+def test_a_graph_without_tensors() -> None:
+    assert compiled(lambda a, b: a + b)(2, 3) == 5
+
+
+def test_a_graph_without_inputs() -> None:
+    fn = compiled(lambda: torch.ones(3) + 1)
+    assert torch.equal(fn(), torch.full((3,), 2.0))
+
+
+def test_a_graph_without_outputs() -> None:
+    def fn(x: torch.Tensor) -> None:
+        x + 1
+
+    assert compiled(fn)(X) is None
+
+
+def test_a_graph_with_nothing_native() -> None:
+    fn = torch.compile(lambda x: torch.rand_like(x), backend="onnx")
+    assert fn(X).shape == X.shape
+    assert dynamo_onnx.report(fn).native_ops == 0
+
+
+def test_mutated_inputs_are_written_back() -> None:
+    def fn(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        x.add_(y)
+        y[0] = 7
+        return x * y
+
+    ours, eager = [X.clone(), X.clone()], [X.clone(), X.clone()]
+    same(compiled(fn)(*ours), fn(*eager))
+    same(ours, eager)
+
+
+def test_random_numbers_are_eagers_bit_for_bit() -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        a = torch.rand_like(x) * 2 + x
+        b = torch.nn.functional.dropout(a + 1, 0.5)
+        return b * torch.randn(3, 4) + a
+
+    ours = torch.compile(fn, backend="onnx")
+    with torch.no_grad():
+        torch.manual_seed(7)
+        expected = [fn(X), torch.rand(2)]
+        torch.manual_seed(7)
+        same([ours(X), torch.rand(2)], expected)
+
+
+def test_eager_draws_keep_their_order_across_regions() -> None:
+    """The second draw needs no region, the first one does: by level alone they would swap."""
+
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        first = torch.bernoulli(torch.sigmoid(x * 2 + 1))
+        second = torch.rand(3, 4)
+        return first * 3 + second * 5
+
+    ours = torch.compile(fn, backend="onnx")
+    with torch.no_grad():
+        torch.manual_seed(3)
+        expected = fn(X)
+        torch.manual_seed(3)
+        same(ours(X), expected)
+
+
+def test_a_graph_break_gives_two_frames() -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        y = x * 2 + 1
+        torch._dynamo.graph_break()
+        return y * 3 + x
+
+    ours = compiled(fn)
+    with torch.no_grad():
+        same(ours(X), fn(X))
+    assert dynamo_onnx.report(ours).graphs == 2
+
+
+def test_eager_operators_between_regions() -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        y = (x * 2 + 1) * x
+        z = torch.sin(y) + 1
+        return (z * y + x) * 2
+
+    ours = torch.compile(fn, backend="onnx", options={"eager_ops": ["aten.sin"]})
+    with torch.no_grad():
+        same(ours(X), fn(X))
+    report = dynamo_onnx.report(ours)
+    assert (report.regions, report.eager_ops) == (2, 1)
+    (fallback,) = report.fallbacks
+    assert fallback.op == "aten.sin.default"
+    assert fallback.location.startswith(__file__)
+    assert fallback.reason.kind.value == "eager_ops"
+
+
+def test_a_small_region_between_eager_operators_stays_eager_with_that_reason() -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        return torch.sin(torch.sin(x) * 2)
+
+    ours = torch.compile(fn, backend="onnx", options={"eager_ops": ["sin"], "min_region": 2})
+    with torch.no_grad():
+        same(ours(X), fn(X))
+    kinds = {f.op: f.reason.kind.value for f in dynamo_onnx.report(ours).fallbacks}
+    assert kinds == {"aten.sin.default": "eager_ops", "aten.mul.Tensor": "region too small"}
+
+
+def test_dynamic_dims_compile_once() -> None:
+    def fn(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (x + y).reshape(x.shape[0] * x.shape[1]) * x.shape[0]
+
+    ours = torch.compile(fn, backend="onnx", dynamic=True, options={"strict": True})
+    for shape in [(3, 4), (5, 6), (7, 2)]:
+        x = torch.randn(shape)
+        same(ours(x, x), fn(x, x))
+    assert dynamo_onnx.report(ours).graphs == 1
+
+
+def test_sizes_as_outputs() -> None:
+    def fn(x: torch.Tensor) -> tuple[torch.Tensor, int]:
+        return x * 2 + 1, x.shape[0] * 3
+
+    ours = torch.compile(fn, backend="onnx", dynamic=True, options={"strict": True})
+    for n in (3, 5):
+        x = torch.randn(n, 4)
+        same(ours(x), fn(x))
+
+
+def test_dynamic_sizes_between_regions_and_eager_operators() -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        y = x.reshape(-1) * 2 + 1
+        z = torch.sin(y).reshape(x.shape[1], x.shape[0])
+        return z * x.shape[1] + z
+
+    ours = torch.compile(fn, backend="onnx", dynamic=True, options={"eager_ops": ["sin"]})
+    for shape in [(3, 4), (5, 6)]:
+        x = torch.randn(shape)
+        same(ours(x), fn(x))
+    assert dynamo_onnx.report(ours).graphs == 1
+
+
+def test_computations_that_record_gradients_run_in_eager_and_say_so() -> None:
+    model = nn.Linear(4, 2)
+    ours = torch.compile(model, backend="onnx")
+    x = torch.randn(3, 4)
+    ours(x).sum().backward()
+    gradient = model.weight.grad
+    model.weight.grad = None
+    model(x).sum().backward()
+    same(gradient, model.weight.grad)
+    report = dynamo_onnx.report(ours)
+    assert report.native_ops == 0
+    assert {f.reason.kind.value for f in report.fallbacks} == {"requires grad"}
+
+
+def test_gradients_under_strict_are_an_unsupported_error() -> None:
+    ours = compiled(nn.Linear(4, 2))
+    with pytest.raises(dynamo_onnx.UnsupportedError, match="no_grad"):
+        ours(torch.randn(3, 4))
+
+
+def test_grad_mode_and_no_grad_on_one_module() -> None:
+    model = nn.Linear(4, 2)
+    ours = torch.compile(model, backend="onnx")
+    x = torch.randn(3, 4)
+    same(ours(x).detach(), model(x).detach())
+    with torch.no_grad():
+        same(ours(x), model(x))
+    with torch.inference_mode():
+        same(ours(x), model(x))
+    assert dynamo_onnx.report(ours).native_ops > 0
+
+
+def test_results_can_be_written_to_without_touching_later_results() -> None:
+    ours = compiled(lambda x: x * 2)
+    first = ours(X)
+    kept = first.clone()
+    second = ours(X + 1)
+    first.zero_()
+    same(second, (X + 1) * 2)
+    same(ours(X), kept)
+
+
+def test_equal_regions_share_a_program() -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        for _ in range(3):
+            x = torch.sin((x * 2 + 1) * 0.5)
+        return x
+
+    ours = torch.compile(fn, backend="onnx", options={"eager_ops": ["sin"]})
+    with torch.no_grad():
+        same(ours(X), fn(X))
+    report = dynamo_onnx.report(ours)
+    assert (report.regions, report.cache_misses, report.cache_hits) == (3, 1, 2)
+
+
+def test_two_guard_sets_have_two_programs_under_their_names() -> None:
+    ours = torch.compile(lambda x: x * 2 + 1, backend="onnx", dynamic=False)
+    with torch.no_grad():
+        ours(torch.randn(3))
+        ours(torch.randn(4))
+    programs = dynamo_onnx.programs(ours)
+    assert len({p.guard_set for p in programs}) == 2
+    assert len({p.frame for p in programs}) == 1
+    assert all(any("size=[" in g for g in p.guards) for p in programs)
+
+
+def test_module_compile_is_reported_too() -> None:
+    class Double(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 + 1
+
+    model = Double()
+    model.compile(backend="onnx")
+    model(torch.randn(2, 4))
+    assert dynamo_onnx.report(model).native_ops == 2
+
+
+def test_reset_forgets() -> None:
+    ours = compiled(lambda x: x + 1)
+    ours(X)
+    dynamo_onnx.reset()
+    assert dynamo_onnx.report().graphs == 0
+    same(ours(X), X + 1)

@@ -1,0 +1,94 @@
+"""Options are parsed once, at the door, and say what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import dynamo_onnx
+import pytest
+import torch
+from dynamo_onnx import OptionError, Options
+
+BAD = [
+    ({"provider": ["cpu"]}, "did you mean 'providers'"),
+    ({"weights": "forzen"}, "did you mean 'frozen'"),
+    ({"weights": 3}, "choose one of auto, frozen, live"),
+    ({"min_region": 0}, "at least 1"),
+    ({"min_region": "2"}, "expected int, got str"),
+    ({"min_region": True}, "expected int, got bool"),
+    ({"strict": 1}, "expected bool, got int"),
+    ({"opset": 7}, "choose 23 to"),
+    ({"opset": 1000}, "choose 23 to"),
+    ({"providers": ["NoSuchExecutionProvider"]}, "not available: this onnxruntime"),
+    ({"providers": ["cuda"]}, "onnxruntime-gpu"),
+    ({"providers": [3]}, "neither a name nor a"),
+    ({"providers": ["cpu"], "provider_options": [{}, {}]}, "2 entries for 1 providers"),
+    ({"session_options": []}, "must be a dict"),
+    ({"transforms": ["x"]}, "not callable"),
+    ({"eager_ops": 3}, "must be a list"),
+    ({"dump_dir": 3}, "must be a path"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD, ids=lambda v: str(v)[:40])
+def test_a_bad_option_is_named_with_what_to_do(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Options.parse(options)
+
+
+def test_options_of_another_type_are_refused() -> None:
+    with pytest.raises(OptionError, match=r"a dict or dynamo_onnx\.Options, not list"):
+        Options.parse([1])  # type: ignore[arg-type]
+
+
+def test_an_unknown_mode_names_the_nearest() -> None:
+    with pytest.raises(OptionError, match="did you mean 'max-autotune'"):
+        Options.parse(None, "max-autotne")
+
+
+def test_the_user_meets_the_error_itself_and_not_dynamos_wrapper() -> None:
+    compiled = torch.compile(lambda x: x + 1, backend="onnx", options={"strct": True})
+    with pytest.raises(OptionError, match="did you mean 'strict'") as caught:
+        compiled(torch.ones(2))
+    assert isinstance(caught.value, dynamo_onnx.DynamoOnnxError)
+
+
+def test_an_unknown_session_setting_is_an_option_error() -> None:
+    compiled = torch.compile(
+        lambda x: x + 1, backend="onnx", options={"session_options": {"no_such_thing": 1}}
+    )
+    with torch.no_grad(), pytest.raises(OptionError, match="no_such_thing"):
+        compiled(torch.ones(2))
+
+
+def test_session_settings_reach_the_session() -> None:
+    settings = {"intra_op_num_threads": 1, "session.intra_op.allow_spinning": "0"}
+    compiled = torch.compile(lambda x: x + 1, backend="onnx", options={"session_options": settings})
+    with torch.no_grad():
+        assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 2.0))
+
+
+def test_an_unwritable_directory_is_an_option_error(tmp_path: Path) -> None:
+    occupied = tmp_path / "file"
+    occupied.touch()
+    with pytest.raises(OptionError, match="dump_dir: cannot write to"):
+        Options.parse({"dump_dir": occupied / "below"})
+
+
+def test_dicts_and_options_mean_the_same() -> None:
+    spelled = Options.parse({"providers": "cpu", "eager_ops": "sin", "strict": True})
+    assert spelled == Options(providers=("cpu",), eager_ops=frozenset({"sin"}), strict=True)
+
+
+def test_each_field_says_whether_the_cache_key_includes_it() -> None:
+    keyed = {f.name for f in fields(Options) if f.metadata.get("cache_key")}
+    assert keyed == {"providers", "opset", "transforms"}
+
+
+def test_dump_dir_gets_each_program(tmp_path: Path) -> None:
+    compiled = torch.compile(lambda x: x + 1, backend="onnx", options={"dump_dir": tmp_path / "d"})
+    with torch.no_grad():
+        compiled(torch.ones(2))
+    assert [p.suffix for p in (tmp_path / "d").iterdir()] == [".onnx"]

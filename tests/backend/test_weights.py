@@ -1,0 +1,147 @@
+"""A compiled model sees its weights change, however they change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import dynamo_onnx
+import pytest
+import torch
+from torch import nn
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor]]] = {
+    "linear": (lambda: nn.Linear(8, 4), lambda: torch.randn(3, 8)),
+    "conv": (lambda: nn.Conv2d(3, 8, 3, padding=1), lambda: torch.randn(2, 3, 9, 9)),
+    "embedding": (lambda: nn.Embedding(50, 8), lambda: torch.randint(0, 50, (3, 5))),
+}
+
+
+def by_optimizer(model: nn.Module, x: torch.Tensor) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with torch.enable_grad():
+        model(x).square().sum().backward()
+    optimizer.step()
+
+
+def by_load_state_dict(model: nn.Module, _: torch.Tensor) -> None:
+    model.load_state_dict({k: torch.randn_like(v) for k, v in model.state_dict().items()})
+
+
+def by_new_data(model: nn.Module, _: torch.Tensor) -> None:
+    for p in model.parameters():
+        p.data = torch.randn_like(p)
+
+
+def by_copy_into_data(model: nn.Module, _: torch.Tensor) -> None:
+    for p in model.parameters():
+        p.data.copy_(torch.randn_like(p))
+
+
+UPDATES = [by_optimizer, by_load_state_dict, by_new_data, by_copy_into_data]
+
+
+@pytest.mark.parametrize("weights", ["auto", "frozen", "live"])
+@pytest.mark.parametrize("update", UPDATES, ids=lambda u: u.__name__)
+@pytest.mark.parametrize("name", MODELS)
+def test_the_next_call_sees_updated_weights(
+    name: str, update: Callable[[nn.Module, torch.Tensor], None], weights: str
+) -> None:
+    make_model, make_input = MODELS[name]
+    model, x = make_model(), make_input()
+    compiled = torch.compile(model, backend="onnx", options={"weights": weights, "strict": True})
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(compiled(x), model(x))
+        before = model(x)
+        update(model, x)
+        after = model(x)
+        assert not torch.allclose(before, after)
+        for _ in range(2):
+            torch.testing.assert_close(compiled(x), after)
+
+
+def test_unchanged_weights_open_one_session() -> None:
+    model = nn.Linear(8, 4)
+    compiled = torch.compile(model, backend="onnx")
+    with torch.no_grad():
+        for _ in range(5):
+            compiled(torch.randn(3, 8))
+    assert dynamo_onnx.report(compiled).sessions == 1
+
+
+def test_auto_goes_live_when_weights_keep_changing_and_frozen_does_not() -> None:
+    sessions = {}
+    for policy in ("auto", "frozen"):
+        model = nn.Linear(8, 4)
+        compiled = torch.compile(model, backend="onnx", options={"weights": policy})
+        x = torch.randn(3, 8)
+        with torch.no_grad():
+            for _ in range(8):
+                torch.testing.assert_close(compiled(x), model(x))
+                model.weight.add_(1.0)
+        sessions[policy] = dynamo_onnx.report(compiled).sessions
+    assert sessions == {"auto": 4, "frozen": 8}
+
+
+def test_weights_with_nans_are_not_taken_for_changed() -> None:
+    model = nn.Linear(8, 4)
+    with torch.no_grad():
+        model.weight[0, 0] = float("nan")
+        compiled = torch.compile(model, backend="onnx")
+        for _ in range(3):
+            compiled(torch.randn(3, 8))
+    assert dynamo_onnx.report(compiled).sessions == 1
+
+
+def test_non_contiguous_and_empty_weights() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.permuted = nn.Parameter(torch.randn(4, 8).t())
+            self.strided = nn.Parameter(torch.randn(8, 8)[:, ::2])
+            self.empty = nn.Parameter(torch.randn(3, 0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.permuted + x @ self.strided + (self.empty @ self.empty.t()).sum()
+
+    model = Odd()
+    compiled = torch.compile(model, backend="onnx", options={"strict": True})
+    x = torch.randn(3, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x))
+        model.strided.data.mul_(3.0)
+        torch.testing.assert_close(compiled(x), model(x))
+
+
+def test_a_buffer_that_the_model_writes_to_is_not_frozen() -> None:
+    class Counter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.zeros(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.count += 1
+            return x * self.count
+
+    model = Counter()
+    compiled = torch.compile(model, backend="onnx")
+    with torch.no_grad():
+        for step in range(1, 6):
+            assert torch.equal(compiled(torch.ones(4)), torch.full((4,), float(step)))
+    assert torch.equal(model.count, torch.full((4,), 5.0))
+    assert dynamo_onnx.report(compiled).sessions == 1
+
+
+def test_dropping_the_model_frees_its_weights() -> None:
+    import gc
+    import weakref
+
+    model = nn.Linear(64, 64)
+    compiled = torch.compile(model, backend="onnx")
+    with torch.no_grad():
+        compiled(torch.randn(2, 64))
+    alive = weakref.ref(model.weight)
+    del model, compiled
+    torch._dynamo.reset()
+    gc.collect()
+    assert alive() is None
