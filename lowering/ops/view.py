@@ -118,7 +118,7 @@ def diagonal(cx: Rule, self: Value, offset: int, dim1: int, dim2: int) -> Value:
 
     ONNX has no diagonal: over [*B, M * N] it is every (N + 1)-th element.
     """
-    flat, (rows, cols) = flat_matrix(cx, self, dim1, dim2)
+    flat, cols = flat_matrix(cx, self, dim1, dim2)
     out = cx.out.dims
     if out[-1] == 0:
         return cx.zeros(out, cx.out.dtype)
@@ -127,13 +127,13 @@ def diagonal(cx: Rule, self: Value, offset: int, dim1: int, dim2: int) -> Value:
     return cx.op.Slice(flat, cx.ints([start]), cx.ints([end]), cx.ints([axis]), cx.ints([cols + 1]))
 
 
-def flat_matrix(cx: Rule, value: Value, dim1: int, dim2: int) -> tuple[Value, tuple[Dim, Dim]]:
-    """[..., M, ..., N, ...] (dim1, dim2) -> [*B, M * N], and (M, N)."""
+def flat_matrix(cx: Rule, value: Value, dim1: int, dim2: int) -> tuple[Value, Dim]:
+    """[..., M, ..., N, ...] (dim1, dim2) -> [*B, M * N], and N."""
     a, b = cx.axis(dim1, value.rank), cx.axis(dim2, value.rank)
     batch = [i for i in range(value.rank) if i not in (a, b)]
     dims = value.known_dims
     moved = cx.transpose(value, [*batch, a, b])
-    return cx.reshape(moved, (*(dims[i] for i in batch), dims[a] * dims[b])), (dims[a], dims[b])
+    return cx.reshape(moved, (*(dims[i] for i in batch), dims[a] * dims[b])), dims[b]
 
 
 def diagonal_span(offset: int, cols: Dim, count: Dim) -> tuple[Dim, Dim]:

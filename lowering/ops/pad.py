@@ -1,0 +1,148 @@
+"""Padding: with a number, by reflection, by repeating the edge, and around a diagonal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..builder import Value
+from ..dims import Dim, Dims
+from ..registry import lowers
+from ..rule import Rule, Scalar
+
+aten = torch.ops.aten
+
+
+@lowers(aten.constant_pad_nd.default)
+def constant_pad_nd(cx: Rule, self: Value, pad: Sequence[Dim], value: Scalar) -> Value:
+    """self [*D] -> [*D + before + after], filled with value; negative pads cut off.
+
+    torch lists (before, after) from the last dim on, ONNX all befores and then all afters.
+    Ref: https://onnx.ai/onnx/operators/onnx__Pad.html
+    """
+    befores, afters = _pads(pad, self.rank)
+    return pad_constant(cx, self, befores, afters, value)
+
+
+def pad_constant(
+    cx: Rule, value: Value, befores: Sequence[Dim], afters: Sequence[Dim], fill: Scalar = 0
+) -> Value:
+    """value [*D] with this many elements more (or fewer, where negative) around it."""
+    pads = [*befores, *afters]
+    if all(p == 0 for p in pads):
+        return value
+    out: Value = cx.op.Pad(value, cx.ints(pads), cx.scalar(fill, cx.dtype(value)))
+    out.dims = tuple(
+        d + before + after
+        for d, before, after in zip(value.known_dims, befores, afters, strict=True)
+    )
+    return out
+
+
+def _pads(pad: Sequence[Dim], rank: int) -> tuple[list[Dim], list[Dim]]:
+    """torch's pad list as befores and afters of every dim."""
+    unpadded: list[Dim] = [0] * (rank - len(pad) // 2)
+    return unpadded + list(pad[-2::-2]), unpadded + list(pad[-1::-2])
+
+
+@lowers(
+    aten.reflection_pad1d.default,
+    aten.reflection_pad2d.default,
+    aten.reflection_pad3d.default,
+)
+def reflection_pad(cx: Rule, self: Value, padding: Sequence[Dim]) -> Value:
+    """self [*B, *D] -> [*B, *D + before + after], mirrored at the edge, which is not repeated."""
+    return _pad_from_edge(cx, self, padding, "reflect")
+
+
+@lowers(
+    aten.replication_pad1d.default,
+    aten.replication_pad2d.default,
+    aten.replication_pad3d.default,
+)
+def replication_pad(cx: Rule, self: Value, padding: Sequence[Dim]) -> Value:
+    """self [*B, *D] -> [*B, *D + before + after], repeating the edge."""
+    return _pad_from_edge(cx, self, padding, "edge")
+
+
+def _pad_from_edge(cx: Rule, value: Value, padding: Sequence[Dim], mode: str) -> Value:
+    """Negative pads cut off after padding, as torch does: the cut rows are still mirrored."""
+    befores, afters = _pads(padding, value.rank)
+    sizes: Dims = value.known_dims
+    if any(not isinstance(p, int) for p in padding):
+        cx.decline("padding by a symbolic number of elements")
+    grow = [max(p, 0) for p in (*befores, *afters)]
+    out = cx.op.Pad(value, cx.ints(grow), mode=mode) if any(grow) else value
+    dims = [d + max(b, 0) + max(a, 0) for d, b, a in zip(sizes, befores, afters, strict=True)]
+    for axis, (before, after) in enumerate(zip(befores, afters, strict=True)):
+        out.dims = tuple(dims)
+        out = cx.slice(out, axis, max(-before, 0), dims[axis] - max(-after, 0))
+        dims[axis] = sizes[axis] + before + after
+    return out
+
+
+@lowers(aten.diag_embed.default)
+def diag_embed(cx: Rule, self: Value, offset: int, dim1: int, dim2: int) -> Value:
+    """self [*B, K] -> [*B, M, M] (dim1, dim2) of zeros with self at [i, i + offset].
+
+    M is K + |offset|. In the flattened matrix the elements are M + 1 apart: each is padded to that
+    length, and the whole to M * M.
+    """
+    *batch, count = self.known_dims
+    side = count + abs(offset)
+    front = offset if offset >= 0 else -offset * side
+    none: list[Dim] = [0] * len(batch)
+    spaced = pad_constant(cx, cx.unsqueeze(self, self.rank), [*none, 0, 0], [*none, 0, side])
+    flat = cx.reshape(spaced, (*batch, count * (side + 1)))
+    rest = side * side - front - count * (side + 1)
+    matrix = cx.reshape(pad_constant(cx, flat, [*none, front], [*none, rest]), (*batch, side, side))
+    rank = len(batch) + 2
+    a, b = cx.axis(dim1, rank), cx.axis(dim2, rank)
+    sources = iter(range(len(batch)))
+    perm = [
+        rank - 2 if axis == a else rank - 1 if axis == b else next(sources) for axis in range(rank)
+    ]
+    return cx.transpose(matrix, perm)
+
+
+@lowers(aten.select_backward.default)
+def select_backward(
+    cx: Rule, grad_output: Value, input_sizes: Sequence[Dim], dim: int, index: Dim
+) -> Value:
+    """grad [*A, *B] -> [*A, N, *B] of zeros with grad at [index]."""
+    rank = len(input_sizes)
+    axis = cx.axis(dim, rank)
+    size = input_sizes[axis]
+    if not isinstance(index, int):
+        cx.decline("select_backward at a symbolic index")
+    at = index + size if index < 0 else index
+    befores, afters = [0] * rank, [0] * rank
+    befores[axis], afters[axis] = at, size - at - 1
+    return pad_constant(cx, cx.unsqueeze(grad_output, axis), befores, afters)
+
+
+@lowers(aten.slice_backward.default)
+def slice_backward(
+    cx: Rule,
+    grad_output: Value,
+    input_sizes: Sequence[Dim],
+    dim: int,
+    start: Dim,
+    end: Dim,
+    step: Dim,
+) -> Value:
+    """grad [*A, L, *B] -> [*A, N, *B] of zeros with grad at [start:end]."""
+    rank = len(input_sizes)
+    axis = cx.axis(dim, rank)
+    size, length = input_sizes[axis], grad_output.known_dims[axis]
+    if step != 1 or not isinstance(start, int) or (start < 0 and not isinstance(size, int)):
+        cx.decline("slice_backward with a step, or with a start known at run time only")
+    if length == size:
+        return grad_output
+    at = max(start + size, 0) if start < 0 else start
+    if length == 0:
+        return cx.zeros(cx.out.dims, cx.out.dtype)
+    befores, afters = [0] * rank, [0] * rank
+    befores[axis], afters[axis] = at, size - at - length
+    return pad_constant(cx, grad_output, befores, afters)
