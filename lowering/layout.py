@@ -38,4 +38,4 @@ def _hint(stride: int | torch.SymInt) -> int:
     """A representative value of a stride, only used to guess an order that is then checked."""
     if isinstance(stride, int):
         return stride
-    return int(stride.node.hint) if stride.node.hint is not None else 1
+    return int(stride.node.hint) if stride.node.hint is not None else 1 << 32
