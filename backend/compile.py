@@ -80,7 +80,10 @@ def compile_graph(
     state.record(record)
     log.info(
         "frame %s: %d operators in %d regions, %d in eager",
-        frame.compile_id, record.native_ops, len(records), len(eager),
+        frame.compile_id,
+        record.native_ops,
+        len(records),
+        len(eager),
     )
     return stitch(gm, lowered.plan, executables)
 
@@ -89,7 +92,9 @@ def leave_to_eager(
     gm: torch.fx.GraphModule, options: Options, frame: Frame, kind: str, reason: Reason
 ) -> BoxedFn:
     """A whole graph in eager, with one reason for all of it."""
-    eager = tuple(EagerOp(str(n.target), reason, location(n)) for n in gm.graph.nodes if is_operator(n))
+    eager = tuple(
+        EagerOp(str(n.target), reason, location(n)) for n in gm.graph.nodes if is_operator(n)
+    )
     if options.strict and eager:
         raise UnsupportedError(f"strict: {len(eager)} operators would run in eager: {reason}")
     state.record(GraphRecord(frame, kind, 0, eager, (), Timings(0.0, 0.0)))
@@ -166,9 +171,13 @@ def _transformed(program: Program, options: Options) -> Program:
         try:
             model = transform(model)
         except Exception as error:
-            raise LoweringError(f"transforms: {name} raised {type(error).__name__}: {error}") from error
+            raise LoweringError(
+                f"transforms: {name} raised {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(model, ir.Model):  # pyright: ignore[reportUnnecessaryIsInstance] - the user's
-            raise LoweringError(f"transforms: {name} returned {type(model).__name__}, not onnx_ir.Model")
+            raise LoweringError(
+                f"transforms: {name} returned {type(model).__name__}, not onnx_ir.Model"
+            )
     wanted = ([s.name for s in program.inputs], [s.name for s in program.outputs])
     given = ([v.name for v in model.graph.inputs], [v.name for v in model.graph.outputs])
     if given != wanted:
@@ -176,9 +185,7 @@ def _transformed(program: Program, options: Options) -> Program:
     return replace(program, model=model, node_count=len(model.graph))
 
 
-def _note(
-    refusals: list[Refusal], refused: dict[torch.fx.Node, Reason], options: Options
-) -> None:
+def _note(refusals: list[Refusal], refused: dict[torch.fx.Node, Reason], options: Options) -> None:
     """Take refusals into account; a rule that failed is an error in strict, else one warning."""
     for refusal in refusals:
         if refusal.error is not None:
@@ -219,5 +226,3 @@ def _input_names(gm: torch.fx.GraphModule, frame: Frame) -> dict[torch.fx.Node, 
     if len(placeholders) != len(frame.input_names):
         return {}
     return dict(zip(placeholders, frame.input_names, strict=True))
-
-

@@ -38,9 +38,7 @@ def onnx(
     """Compile a graph that Dynamo captured; see `Options` for what can be chosen."""
     try:
         chosen = Options.parse(options, mode)
-        frame = Frame(
-            compile_id(), translated_code(), translating_backend(), user_names(gm)
-        )
+        frame = Frame(compile_id(), translated_code(), translating_backend(), user_names(gm))
         # A fresh AotAutograd per frame: calling one changes its own keyword arguments.
         return aot_autograd(
             fw_compiler=partial(_compile_training, options=chosen, frame=frame, kind="forward"),

@@ -40,8 +40,8 @@ class Options:
     session_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Attributes of `onnxruntime.SessionOptions` and `section.key` config entries."""
     weights: Weights = "auto"
-    """"frozen": weights are constants of the session, a change is noticed at the next call and
-    opens a new one. "live": weights are read at each call. "auto": frozen until they change often."""
+    """ "frozen": weights are constants of the session; a change is noticed at the next call and
+    opens a new one. "live": they are read at each call. "auto": frozen until they change often."""
     min_region: int = 2
     """A region with fewer computing operators stays in eager, unless it is the whole graph."""
     strict: bool = False
@@ -59,7 +59,9 @@ class Options:
     def parse(given: Options | Mapping[str, Any] | None, mode: str | None = None) -> Options:
         """The checked options of a `torch.compile` call; OptionError names what is wrong."""
         if mode is not None and mode not in MODES:
-            raise OptionError(f"unknown mode {mode!r}{_nearest(mode, MODES)}; modes: {', '.join(MODES)}")
+            raise OptionError(
+                f"unknown mode {mode!r}{_nearest(mode, MODES)}; modes: {', '.join(MODES)}"
+            )
         if given is None:
             options = Options()
         elif isinstance(given, Options):
@@ -131,7 +133,9 @@ def _coerce(key: str, value: Any) -> Any:  # noqa: ANN401 - the user's
             return tuple(_provider(e) for e in entries)
         return tuple(entries)
     if key == "eager_ops":
-        return frozenset(str(e) for e in _entries(key, [value] if isinstance(value, str) else value))
+        return frozenset(
+            str(e) for e in _entries(key, [value] if isinstance(value, str) else value)
+        )
     if key == "dump_dir" and value is not None:
         if not isinstance(value, (str, os.PathLike)):
             raise OptionError(f"dump_dir must be a path, not {type(value).__name__}")

@@ -39,8 +39,10 @@ class Plan:
 def partition(
     graph: torch.fx.Graph, refused: Mapping[torch.fx.Node, Reason], min_region: int
 ) -> Plan:
-    """Regions of what was not refused. A region that is not the whole work and has fewer than
-    `min_region` computing operators is refused in turn.
+    """Regions of what was not refused.
+
+    A region that is not the whole work and has fewer than `min_region` computing operators is
+    refused in turn.
     """
     refused = dict(refused)
     while True:
@@ -50,9 +52,7 @@ def partition(
             if level % 2 and _is_native(node, refused):
                 by_level[level].append(node)
         small = [
-            nodes
-            for nodes in by_level.values()
-            if sum(_computes(n) for n in nodes) < min_region
+            nodes for nodes in by_level.values() if sum(_computes(n) for n in nodes) < min_region
         ]
         if not small or (not refused and len(by_level) == 1):
             return _plan(graph, levels, by_level, refused)
@@ -83,7 +83,7 @@ def _computes(node: torch.fx.Node) -> bool:
     """Does the operator do arithmetic worth a session? Views do not."""
     if not is_operator(node):
         return False
-    return not (isinstance(node.target, OpOverload) and node.target._opname in _FREE)  # noqa: SLF001
+    return not (isinstance(node.target, OpOverload) and node.target._opname in _FREE)
 
 
 def _is_native(node: torch.fx.Node, refused: Mapping[torch.fx.Node, Reason]) -> bool:
@@ -99,7 +99,7 @@ def _is_ordered(node: torch.fx.Node) -> bool:
     target = node.target
     if not isinstance(target, OpOverload):
         return True
-    return torch.Tag.nondeterministic_seeded in target.tags or target._schema.is_mutable  # noqa: SLF001
+    return torch.Tag.nondeterministic_seeded in target.tags or target._schema.is_mutable
 
 
 def _levels(
@@ -144,9 +144,7 @@ def _plan(
     # A size that is read off a region's result has that region's level, and follows it.
     steps += [(level, -1, region) for level, region in regions.items()]
     steps.sort(key=lambda step: step[:2])
-    eager = tuple(
-        (n, refused[n]) for n in graph.nodes if n in refused and is_operator(n)
-    )
+    eager = tuple((n, refused[n]) for n in graph.nodes if n in refused and is_operator(n))
     return Plan(tuple(regions.values()), eager, tuple(step for _, _, step in steps))
 
 
@@ -171,7 +169,8 @@ def _region(
     for node in symbols.needed(computing, inputs, level):
         inputs[node] = None
     outputs = tuple(
-        n for n in computing
+        n
+        for n in computing
         if isinstance(n.meta["val"], torch.Tensor) and any(_reads(u, inside) for u in n.users)
     )
     ordered = tuple(sorted(inputs, key=lambda n: order[n]))
@@ -185,9 +184,7 @@ def _reads(user: torch.fx.Node, inside: set[torch.fx.Node]) -> bool:
 class _SymbolProviders:
     """Which node gives which size symbol, for regions that cannot read it off a tensor."""
 
-    def __init__(
-        self, graph: torch.fx.Graph, levels: Mapping[torch.fx.Node, int]
-    ) -> None:
+    def __init__(self, graph: torch.fx.Graph, levels: Mapping[torch.fx.Node, int]) -> None:
         self._levels = levels
         self._nodes: dict[Dim, torch.fx.Node] = {}
         for node in graph.nodes:

@@ -58,19 +58,23 @@ class CompileReport:
     timings: Timings
 
     def __str__(self) -> str:
-        lines = [
+        timings = self.timings
+        what = (
             f"{self.graphs} graphs ({', '.join(self.frames) or 'none'}), {self.regions} regions: "
             f"{self.native_ops} operators native in {self.onnx_nodes} ONNX nodes, "
-            f"{self.eager_ops} in eager",
+            f"{self.eager_ops} in eager"
+        )
+        runs = (
             f"{self.sessions} sessions opened, {self.calls} runs, "
             f"{self.input_copies} inputs and {self.output_copies} outputs copied; "
-            f"program cache: {self.cache_hits} hits, {self.cache_misses} misses",
-            f"compile time of ours: {self.timings.total_ms:.0f} ms (partition "
-            f"{self.timings.partition_ms:.0f}, lowering {self.timings.lowering_ms:.0f}, "
-            f"sessions {self.timings.session_ms:.0f})",
-        ]
-        if self.fallbacks:
-            lines.append("in eager:")
+            f"program cache: {self.cache_hits} hits, {self.cache_misses} misses"
+        )
+        times = (
+            f"compile time of ours: {timings.total_ms:.0f} ms (partition "
+            f"{timings.partition_ms:.0f}, lowering {timings.lowering_ms:.0f}, "
+            f"sessions {timings.session_ms:.0f})"
+        )
+        lines = [what, runs, times, *(["in eager:"] if self.fallbacks else [])]
         for fallback in self.fallbacks:
             place = f" at {fallback.location}" if fallback.location else ""
             lines.append(f"  {fallback.count} × {fallback.op}{place}: {fallback.reason}")
@@ -95,7 +99,10 @@ def report(compiled: object | None = None) -> CompileReport:
             calls += counters.calls
             input_copies += counters.input_copies
             output_copies += counters.output_copies
-            fallbacks.update((f"a region of {region.program.node_count} nodes", r, "") for r in counters.fallbacks)
+            fallbacks.update(
+                (f"a region of {region.program.node_count} nodes", r, "")
+                for r in counters.fallbacks
+            )
     return CompileReport(
         frames=tuple(dict.fromkeys(g.frame.compile_id for g in graphs)),
         graphs=len(graphs),
@@ -139,5 +146,3 @@ def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> CompileReport:
     with torch.no_grad():
         compiled(*args, **kwargs)
     return report(compiled)
-
-

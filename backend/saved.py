@@ -152,9 +152,7 @@ def _cached(
     graph: GraphRecord, region: RegionRecord, executable: Executable, index: int
 ) -> CachedProgram:
     program = region.program
-    weights = {
-        program.inputs[i].name: tensor for i, tensor in executable.weight_tensors().items()
-    }
+    weights = {program.inputs[i].name: tensor for i, tensor in executable.weight_tensors().items()}
     frame, _, _ = graph.frame.compile_id.partition("/")
     code = graph.frame.code() if graph.frame.code is not None else None
     return CachedProgram(

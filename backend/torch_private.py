@@ -102,7 +102,7 @@ def guards_text(code: types.CodeType, wanted: str) -> tuple[str, ...]:
 
 
 def input_source(placeholder: torch.fx.Node) -> str:
-    """Dynamo's spelling of where an input comes from: `L['self']._modules['0']._parameters['weight']`.
+    """Dynamo's spelling of an input's origin: `L['self']._modules['0']._parameters['weight']`.
 
     `Source.name` is a method up to 2.9 and a property since; `_dynamo_source` 2.11-2.13.
     """
@@ -159,7 +159,9 @@ def user_facing(error: Exception) -> Exception:
     def init(self: ShortenTraceback, *args: object) -> None:
         ShortenTraceback.__init__(self, *args, first_useful_frame=None)
 
-    shown = type(kind.__name__, (kind, ShortenTraceback), {"__init__": init, "__module__": kind.__module__})
+    shown = type(
+        kind.__name__, (kind, ShortenTraceback), {"__init__": init, "__module__": kind.__module__}
+    )
     made = shown(*error.args)
     made.__cause__ = error.__cause__
     return made.with_traceback(error.__traceback__)

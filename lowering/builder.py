@@ -200,7 +200,9 @@ class Builder:
         self.nodes.append(node)
         if not widened:
             return made
-        narrow = [bound.get(v) if v in widened else None for v in _output_variables(signature, outputs)]
+        narrow = [
+            bound.get(v) if v in widened else None for v in _output_variables(signature, outputs)
+        ]
         return tuple(
             value if dtype is None else self.cast(value, dtype)
             for value, dtype in zip(made, narrow, strict=True)
@@ -210,7 +212,12 @@ class Builder:
         self, domain: str, op_type: str, bound: dict[str, ir.DataType], attrs: dict[str, AttrValue]
     ) -> dict[str, ir.DataType]:
         """Type variables to compute in a wider type, {} when the kernel takes them as they are."""
-        key = (domain, op_type, tuple(bound.items()), attrs.get("to") if op_type == "Cast" else None)
+        key = (
+            domain,
+            op_type,
+            tuple(bound.items()),
+            attrs.get("to") if op_type == "Cast" else None,
+        )
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = self._find_widening(domain, op_type, bound)
@@ -254,7 +261,9 @@ class Builder:
         for variable in _output_variables(signature, outputs):
             dtype = bound.get(variable) or type_of_name(variable)
             if dtype is None:
-                raise LoweringError(f"{op_type}: the rule must pass `dtypes`, outputs do not follow")
+                raise LoweringError(
+                    f"{op_type}: the rule must pass `dtypes`, outputs do not follow"
+                )
             types.append(dtype)
         return types
 
@@ -404,7 +413,9 @@ class Builder:
                 )
             )
         if type(dim).__name__ == "Pow" and not (dim.args[1].is_Integer and dim.args[1] > 0):
-            raise Declined(Reason(ReasonKind.SYMBOLIC, f"the size {text(dim)} has a negative power"))
+            raise Declined(
+                Reason(ReasonKind.SYMBOLIC, f"the size {text(dim)} has a negative power")
+            )
         out = args[0]
         for arg in args[1:]:
             out = self._dim_op(op, out, arg)
@@ -550,4 +561,3 @@ def _attribute(name: str, value: AttrValue) -> ir.Attr:
     if isinstance(value, ir.Graph):
         return ir.AttrGraph(name, value)
     raise LoweringError(f"attribute {name!r} of type {type(value).__name__}")
-

@@ -60,7 +60,7 @@ def type_name(dtype: ir.DataType) -> str:
 
 
 def type_of_name(name: str) -> ir.DataType | None:
-    """ "tensor(float)" -> FLOAT; None for a type variable or a type that no tensor of ours has."""
+    """FLOAT from "tensor(float)"; None for a type variable or a type that no tensor of ours has."""
     return _TYPES_BY_NAME.get(name)
 
 

@@ -10,7 +10,7 @@ import onnx_ir
 import torch
 import torch.fx
 
-from .dims import SymbolNames, dims_of, dim_of
+from .dims import SymbolNames, dim_of, dims_of
 from .region import Region, constant_tensor
 from .registry import Registry
 
@@ -44,7 +44,9 @@ def fingerprint_entries(
             continue
         args = _text(node.args, numbers, names)
         kwargs = _text(node.kwargs, numbers, names)
-        lines.append(f"{node.target}{args}{kwargs}->{_describe(node.meta['val'], names, strides=False)}")
+        lines.append(
+            f"{node.target}{args}{kwargs}->{_describe(node.meta['val'], names, strides=False)}"
+        )
     outputs = [
         f"{numbers[node]}:{_describe(node.meta['val'], names, strides=True)}"
         for node in region.outputs

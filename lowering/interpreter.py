@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import operator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import onnx_ir as ir
-import operator
 import torch
 import torch.fx
 
@@ -78,7 +78,7 @@ class _Interpreter:
                 except Declined as declined:
                     self.refusals.append(Refusal(node, declined.reason))
                     continue
-                outputs.append(self._named_output(value, inputs, outputs))
+                outputs.append(self._named_output(value, outputs))
                 layouts.append(layout)
         if self.refusals:
             return Lowered(None, tuple(self.refusals))
@@ -110,7 +110,8 @@ class _Interpreter:
             tensor = constant_tensor(node)
             assert tensor is not None, f"{node.target} is not a small constant"
             return self.cx.const(
-                tensor.detach().float().numpy() if tensor.dtype is torch.bfloat16
+                tensor.detach().float().numpy()
+                if tensor.dtype is torch.bfloat16
                 else tensor.detach().numpy(),
                 tensor.dtype,
             )
@@ -119,7 +120,9 @@ class _Interpreter:
             item = self.env[source][index]  # type: ignore[index]  # tuples only
             if item is None:
                 raise Declined(
-                    Reason(ReasonKind.SEMANTICS, f"output {index} of {source.target} has no ONNX form")  # type: ignore[union-attr]
+                    Reason(
+                        ReasonKind.SEMANTICS, f"output {index} of {source.target} has no ONNX form"
+                    )  # type: ignore[union-attr]
                 )
             return item
         lowering = self.registry.get(node.target)
@@ -156,7 +159,7 @@ class _Interpreter:
         return arg
 
     def _checked(self, node: torch.fx.Node, result: Any) -> Result:  # noqa: ANN401 - a rule's
-        """The rule's result against the graph's metadata: a contradiction is a bug, not a number."""
+        """The rule's result against the graph's metadata: a contradiction is a bug of ours."""
         val = node.meta["val"]
         single = isinstance(val, torch.Tensor)
         vals = (val,) if single else tuple(val)
@@ -190,13 +193,13 @@ class _Interpreter:
             value = self.builder.transpose(value, order)
         return value, layout
 
-    def _named_output(
-        self, value: Value, inputs: list[Value], outputs: list[Value]
-    ) -> Value:
+    def _named_output(self, value: Value, outputs: list[Value]) -> Value:
         """A value of its own for each output: inputs, constants and repeats pass an Identity."""
         if value.producer() is not None and value not in outputs:
             return value
-        node = ir.Node("", "Identity", [value], outputs=[Value(f"y{len(outputs)}", value.elem, value.dims)])
+        node = ir.Node(
+            "", "Identity", [value], outputs=[Value(f"y{len(outputs)}", value.elem, value.dims)]
+        )
         self.builder.nodes.append(node)
         return node.outputs[0]  # type: ignore[return-value]  # the Value just made
 

@@ -112,7 +112,9 @@ def schema_arguments(op: OpOverload) -> tuple[Argument, ...]:
     """The schema's arguments in order."""
     return tuple(
         Argument(
-            a.name, not a.has_default_value(), a.default_value if a.has_default_value() else None,
+            a.name,
+            not a.has_default_value(),
+            a.default_value if a.has_default_value() else None,
             a.kwarg_only,
         )
         for a in op._schema.arguments

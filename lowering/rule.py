@@ -1,4 +1,4 @@
-"""What a rule works with: the context `Rule` (called `cx` in rules) and the metadata of its node."""
+"""What a rule works with: the context `Rule` (`cx` in rules) and the metadata of its node."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ class Emit(Protocol):
         dtypes: Sequence[ir.DataType] | None = None,
         **attrs: AttrValue,
     ) -> Any:  # noqa: ANN401 - a Value, or a tuple of `outputs` Values
+        """Emit it, or return the equal node that exists."""
         ...
 
 
@@ -108,7 +109,7 @@ class Rule:
 
     # ---------------------------------------------------------------- saying no
     def decline(self, detail: str, hint: str = "") -> NoReturn:
-        """This call cannot be expressed in ONNX: the node runs in eager, with this as the reason."""
+        """This call cannot be expressed in ONNX: the node runs in eager, for this reason."""
         raise Declined(Reason(ReasonKind.SEMANTICS, detail, hint))
 
     def fail(self, detail: str) -> NoReturn:
@@ -167,7 +168,9 @@ class Rule:
 
     def as_value(self, operand: Operand, dtype: torch.dtype) -> Value:
         """A tensor converted to dtype, or a number as a 0-d constant of dtype."""
-        return self.cast(operand, dtype) if isinstance(operand, Value) else self.scalar(operand, dtype)
+        return (
+            self.cast(operand, dtype) if isinstance(operand, Value) else self.scalar(operand, dtype)
+        )
 
     def promote(self, *operands: Operand, dtype: torch.dtype | None = None) -> list[Value]:
         """Operands in the dtype that the node computes in (its output's unless given)."""
@@ -234,16 +237,14 @@ def metas(node: torch.fx.Node) -> tuple[Meta, ...]:
     """The tensors that a node returns. A node without `meta["val"]` is an error of the graph."""
     value = node.meta["val"]
     values = value if isinstance(value, (tuple, list)) else (value,)
-    return tuple(
-        Meta(v.dtype, dims_of(v.shape)) for v in values if isinstance(v, torch.Tensor)
-    )
+    return tuple(Meta(v.dtype, dims_of(v.shape)) for v in values if isinstance(v, torch.Tensor))
 
 
 def _fake(arg: object) -> Any:  # noqa: ANN401 - a FakeTensor or a number
     return arg.meta["val"] if isinstance(arg, torch.fx.Node) else arg
 
 
-def _wrap(value: float | int | bool, dtype: torch.dtype) -> float | int | bool:
+def _wrap(value: float | bool, dtype: torch.dtype) -> float | int | bool:
     """A Python number as torch stores it in dtype (integers wrap around)."""
     if dtype is torch.bool:
         return bool(value)

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
+from typing import Any
 
 from torch._ops import OpOverload  # 2.11-2.13: the type of `torch.ops.aten.add.Tensor`
 
 __all__ = ["OpOverload", "new_recorder", "symbolic_tensor_class", "torchlib_functions"]
 
 
-def torchlib_functions(op: OpOverload) -> list[object]:
-    """torchlib's functions for an overload (real ones; complex variants left out). 2.11-2.13.
-
-    Filling torchlib's registry takes about 0.3 s, so it happens when an operator first needs it.
-    """
+@cache
+def _torchlib() -> Any:  # noqa: ANN401 - a private class
+    """torchlib's registry. Filling it takes about 0.3 s, so it waits for the first need."""
     from torch.onnx._internal.exporter import _registration
 
-    global _torchlib
-    if _torchlib is None:
-        logger = logging.getLogger(_registration.__name__)
-        level = logger.level
-        logger.setLevel(logging.ERROR)  # it warns of an absent torchvision, whatever is asked for
-        try:
-            _torchlib = _registration.ONNXRegistry.from_torchlib()
-        finally:
-            logger.setLevel(level)
-    return [
-        d.onnx_function
-        for d in _torchlib.get_decomps(op)  # type: ignore[attr-defined]  # a private class
-        if not d.is_complex
-    ]
+    logger = logging.getLogger(_registration.__name__)
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns of an absent torchvision, whatever is asked for
+    try:
+        return _registration.ONNXRegistry.from_torchlib()
+    finally:
+        logger.setLevel(level)
 
 
-_torchlib: object | None = None
+def torchlib_functions(op: OpOverload) -> list[object]:
+    """torchlib's functions for an overload (real ones; complex variants left out). 2.11-2.13."""
+    return [d.onnx_function for d in _torchlib().get_decomps(op) if not d.is_complex]
 
 
 def new_recorder(opset: int):  # noqa: ANN201 - a private class

@@ -22,7 +22,9 @@ def verdict(
     if target is operator.getitem:
         return None
     if not isinstance(target, OpOverload):
-        return Reason(ReasonKind.NO_RULE, f"{getattr(target, '__name__', target)} is not an operator")
+        return Reason(
+            ReasonKind.NO_RULE, f"{getattr(target, '__name__', target)} is not an operator"
+        )
     if eager_ops and not eager_ops.isdisjoint(
         (str(target), f"{target.namespace}.{target._opname}", target._opname)
     ):
@@ -56,7 +58,8 @@ def unsupported_tensor(value: torch.Tensor, device_type: str) -> Reason | None:
         return Reason(ReasonKind.LAYOUT, "a tensor with a lazy negative or conjugate bit")
     if value.device.type != device_type:
         return Reason(
-            ReasonKind.DEVICE, f"a tensor on {value.device.type}, the provider runs on {device_type}"
+            ReasonKind.DEVICE,
+            f"a tensor on {value.device.type}, the provider runs on {device_type}",
         )
     return None
 

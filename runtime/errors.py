@@ -1,4 +1,4 @@
-"""What can go wrong, as data (`Reason`) and as exceptions. Imports nothing of ours, and no torch."""
+"""What can go wrong, as data (`Reason`) and as exceptions. Imports neither ours nor torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ReasonKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why something runs in eager PyTorch: `detail` says what was met, `hint` what the user can do."""
+    """Why something runs in eager: `detail` says what was met, `hint` what the user can do."""
 
     kind: ReasonKind
     detail: str

@@ -106,9 +106,7 @@ class Executable:
         self._output_devices = [CPU_DEVICE] * len(program.outputs)
         self._run_options = ort.RunOptions()
         self._layouts = [
-            (i, layout)
-            for i, layout in enumerate(program.layouts)
-            if layout != OutputLayout()
+            (i, layout) for i, layout in enumerate(program.layouts) if layout != OutputLayout()
         ]
 
     @property
@@ -121,8 +119,10 @@ class Executable:
     def weight_tensors(self) -> dict[int, torch.Tensor]:
         """The frozen weights by input position, none before the first call."""
         opened = self._opened
-        return {} if opened is None or opened.watch is None else dict(
-            zip(opened.frozen, opened.watch.tensors, strict=True)
+        return (
+            {}
+            if opened is None or opened.watch is None
+            else dict(zip(opened.frozen, opened.watch.tensors, strict=True))
         )
 
     def run(self, args: Sequence[Argument]) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Programs: an ONNX model and what is needed to call it, as immutable data. No session, no torch."""
+"""Programs: an ONNX model and what calling it takes, as immutable data. No session, no torch."""
 
 from __future__ import annotations
 

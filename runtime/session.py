@@ -94,7 +94,7 @@ def open_session(
             options.add_initializer(name, value)
     try:
         return ort.InferenceSession(serialise(program, frozen), options, providers=list(providers))
-    except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no narrower base
+    except Exception as error:
         raise SessionError(explain(error, program, "ONNX Runtime rejected the program")) from error
 
 

@@ -1,4 +1,4 @@
-"""Tensors in and out of ONNX Runtime. Who owns which memory until when:
+"""Tensors in and out of ONNX Runtime, and who owns which memory until when.
 
 - An input is torch's memory. The feed vector points into it; the tensors are referenced until the
   run has returned, so nothing is freed under the session. A non-contiguous input is copied once.
@@ -23,9 +23,18 @@ CPU_DEVICE = ort_c.OrtDevice(ort_c.OrtDevice.cpu(), ort_c.OrtDevice.default_memo
 _BATCH_TYPES: dict[ir.DataType, type] = {
     dtype: dtype.numpy().type
     for dtype in (
-        ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL,
-        ir.DataType.INT64, ir.DataType.INT32, ir.DataType.INT16, ir.DataType.INT8,
-        ir.DataType.UINT64, ir.DataType.UINT32, ir.DataType.UINT16, ir.DataType.UINT8,
+        ir.DataType.FLOAT,
+        ir.DataType.DOUBLE,
+        ir.DataType.FLOAT16,
+        ir.DataType.BOOL,
+        ir.DataType.INT64,
+        ir.DataType.INT32,
+        ir.DataType.INT16,
+        ir.DataType.INT8,
+        ir.DataType.UINT64,
+        ir.DataType.UINT32,
+        ir.DataType.UINT16,
+        ir.DataType.UINT8,
     )
 }
 
@@ -74,5 +83,3 @@ def restride(tensor: torch.Tensor, shape: Sequence[int], strides: Sequence[int])
             target, source = target.narrow(axis, 0, 1), source.narrow(axis, 0, 1)
     target.copy_(source)
     return out
-
-

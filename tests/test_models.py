@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import dynamo_onnx
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
+import dynamo_onnx
 from benchmarks.models import MODELS
 
 TOLERANCE = 1e-4  # of the output's scale

@@ -7,10 +7,11 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-import dynamo_onnx
 import onnx_ir as ir
 import pytest
 import torch
+
+import dynamo_onnx
 from dynamo_onnx import LoweringError, SessionError, UnsupportedError, lowers, registry
 
 
@@ -101,7 +102,9 @@ def test_a_rule_that_raises_is_a_lowering_error_under_strict(custom_op: Any) -> 
     def twice(cx: Any, x: Any) -> Any:
         raise ZeroDivisionError("a bug of the rule")
 
-    with pytest.raises(LoweringError, match=r"twice\.default raised ZeroDivisionError.*test_errors"):
+    with pytest.raises(
+        LoweringError, match=r"twice\.default raised ZeroDivisionError.*test_errors"
+    ):
         call(custom_op, strict=True)
 
 

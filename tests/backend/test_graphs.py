@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import dynamo_onnx
 import pytest
 import torch
 from torch import nn
+
+import dynamo_onnx
 
 Fn = Callable[..., Any]
 

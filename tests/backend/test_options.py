@@ -6,9 +6,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import dynamo_onnx
 import pytest
 import torch
+
+import dynamo_onnx
 from dynamo_onnx import OptionError, Options
 
 BAD = [

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import dynamo_onnx
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
+
+import dynamo_onnx
 
 
 class Broken(nn.Module):
@@ -141,5 +142,5 @@ def test_a_disk_that_fills_up_leaves_no_half_written_program(
 
 
 def test_report_of_something_that_was_not_compiled_is_an_error() -> None:
-    with pytest.raises(dynamo_onnx.OptionError, match="not made by torch.compile"):
+    with pytest.raises(dynamo_onnx.OptionError, match=r"not made by torch\.compile"):
         dynamo_onnx.report(nn.Linear(2, 2))

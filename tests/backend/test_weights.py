@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import dynamo_onnx
 import pytest
 import torch
 from torch import nn
+
+import dynamo_onnx
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor]]] = {
     "linear": (lambda: nn.Linear(8, 4), lambda: torch.randn(3, 8)),

@@ -63,13 +63,12 @@ def lower(fn: Callable[..., Any], *args: Any, dynamic: bool = False) -> Lowering
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
     inputs = [n for n in placeholders if "val" in n.meta and (n.users or not is_symbolic(n))]
     compute = [
-        n for n in gm.graph.nodes
-        if n.op in ("call_function", "get_attr") and not is_symbolic(n)
+        n for n in gm.graph.nodes if n.op in ("call_function", "get_attr") and not is_symbolic(n)
     ]
     reasons = [
-        r for n in compute
-        if n.op == "call_function"
-        and (r := verdict(n, registry, frozenset(), "cpu")) is not None
+        r
+        for n in compute
+        if n.op == "call_function" and (r := verdict(n, registry, frozenset(), "cpu")) is not None
     ]
     if reasons:
         return Lowering(None, reasons)
@@ -78,8 +77,12 @@ def lower(fn: Callable[..., Any], *args: Any, dynamic: bool = False) -> Lowering
     flat = list(returned) if isinstance(returned, (list, tuple)) else [returned]
     region = Region(tuple(compute), tuple(inputs), tuple(n for n in flat if n is not None))
     lowered = lower_region(
-        region, registry=registry, kernels=kernel_table(CPU, OPSET), opset=OPSET,
-        fingerprint="", name="test",
+        region,
+        registry=registry,
+        kernels=kernel_table(CPU, OPSET),
+        opset=OPSET,
+        fingerprint="",
+        name="test",
     )
     for refusal in lowered.refusals:
         if refusal.error is not None:
