@@ -190,7 +190,19 @@ def batch_norm_of_the_batch(
     momentum: float,
     eps: float,
 ) -> tuple[Value | None, ...]:
-    """input [N, C, *S] -> y [N, C, *S], mean and rstd [C]; the batch's own statistics."""
+    """input [N, C, *S] -> y [N, C, *S], mean and rstd [C]; the batch's own statistics.
+
+    For a batch of one this is ONNX's InstanceNormalization; an instance norm comes as such a batch.
+    Ref: https://onnx.ai/onnx/operators/onnx__InstanceNormalization.html
+    """
+    n, channels, *rest = input.known_dims
+    whole = n == 1 and rest and not _no_elements(cx)
+    if whole and cx.out.dtype is not torch.float64 and not used(cx, 1, 2):
+        x, w, b = _alike(cx, input, weight, bias)
+        scale = w if w is not None else cx.ones((channels,), cx.dtype(x))
+        shift = b if b is not None else cx.zeros((channels,), cx.dtype(x))
+        y = cx.op.InstanceNormalization(x, scale, shift, epsilon=eps)
+        return cx.cast(y, cx.out.dtype), None, None
     y, mean, rstd, _ = _train(cx, input, weight, bias, eps)
     return y, mean, rstd
 
@@ -245,6 +257,18 @@ def batch_norm_with_update(
     y, mean, rstd, var = _train(cx, input, weight, bias, eps)
     updated = _update(cx, input, running_mean, running_var, mean, var, momentum)
     return y, mean, rstd, _empty(cx, 3), *updated
+
+
+@lowers(aten._weight_norm_interface.default)
+def weight_norm(cx: Rule, v: Value, g: Value, dim: int) -> tuple[Value, Value | None]:
+    """v [*A, D, *B], g [1…, D, 1…] -> v * g / norm [*A, D, *B], norm like g; over all but dim."""
+    dtype = torch.float64 if cx.out.dtype is torch.float64 else torch.float32
+    wide, kept = cx.cast(v, dtype), cx.axis(dim, v.rank)
+    axes = [i for i in range(v.rank) if i != kept]
+    norm = cx.op.ReduceL2(wide, cx.ints(axes))
+    norm.dims = tuple(d if i == kept else 1 for i, d in enumerate(v.known_dims))
+    w = cx.op.Mul(wide, cx.op.Div(cx.cast(g, dtype), norm))
+    return cx.cast(w, cx.out.dtype), cx.cast(norm, cx.outs[1].dtype)
 
 
 # -------------------------------------------------------------------- helpers

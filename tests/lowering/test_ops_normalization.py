@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import operator
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from .harness import Case, check
+from dynamo_onnx.lowering.interpreter import lower_region
+from dynamo_onnx.lowering.region import Region
+from dynamo_onnx.lowering.registry import registry
+from dynamo_onnx.runtime.kernels import kernel_table
+
+from .harness import CPU, OPSET, Case, check, compare, run
 
 aten = torch.ops.aten
 
@@ -131,6 +138,22 @@ CASES = [
     Case("batch norm of the batch, no statistics kept",
          lambda x, w, b: aten._native_batch_norm_legit.no_stats(x, w, b, True, 0.1, 1e-5),
          (X, SCALE, SHIFT)),
+    Case("batch norm of a batch of one", lambda x, w, b: aten._native_batch_norm_legit.no_stats(
+        x, w, b, True, 0.1, 1e-5)[0], (X[:1], SCALE, SHIFT), max_nodes=1),
+    Case("batch norm of a batch of one, bfloat16 with float32 parameters",
+         lambda x, w, b: aten._native_batch_norm_legit.no_stats(x, w, b, True, 0.1, 1e-5)[0],
+         (X[:1].bfloat16(), SCALE, SHIFT)),
+    Case("instance norm of float64", lambda x: F.instance_norm(x), (X.double(),)),
+    Case("instance norm with symbolic dims", lambda x: F.instance_norm(x), (X,), dynamic=True),
+    Case("local response norm", lambda x: F.local_response_norm(x, 3), (X,)),
+    Case("weight norm along the first dim",
+         lambda v, g: aten._weight_norm_interface.default(v, g, 0),
+         (X, rand(2, 1, 1, 1))),
+    Case("weight norm along the last dim",
+         lambda v, g: aten._weight_norm_interface.default(v, g, 3),
+         (X, rand(1, 1, 1, 5))),
+    Case("weight norm of bfloat16", lambda v, g: aten._weight_norm_interface.default(v, g, 0)[0],
+         (X.bfloat16(), rand(2, 1, 1, 1).bfloat16())),
     Case("native batch norm in evaluation",
          lambda x, w, b, m, v: aten.native_batch_norm.default(x, w, b, m, v, False, 0.1, 1e-5)[0],
          (X, *BATCH)),
@@ -140,3 +163,34 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_normalization(case: Case) -> None:
     check(case)
+
+
+def fused_rms_norm(x, weight, eps, outputs):
+    """The overload by itself: tracing on the CPU takes it apart, on CUDA it stays whole."""
+    graph = torch.fx.Graph()
+    args = [graph.placeholder("x"), graph.placeholder("weight")]
+    norm = graph.call_function(aten._fused_rms_norm.default, (args[0], [x.shape[-1]], args[1], eps))
+    items = [graph.call_function(operator.getitem, (norm, i)) for i in range(outputs)]
+    eager = aten._fused_rms_norm.default(x, [x.shape[-1]], weight, eps)
+    for node, val in zip((*args, norm, *items), (x, weight, eager, *eager), strict=False):
+        node.meta["val"] = val
+    lowered = lower_region(
+        Region((norm, *items), tuple(args), tuple(items)),
+        registry=registry, kernels=kernel_table(CPU, OPSET), opset=OPSET, fingerprint="", name="t",
+    )  # fmt: skip
+    assert lowered.program is not None
+    for ours, theirs in zip(run(lowered.program, (x, weight)), eager, strict=False):
+        compare(ours, theirs)
+    return lowered.program
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("eps", [1e-6, None])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_fused_rms_norm(dtype, eps, outputs) -> None:
+    fused_rms_norm(X.to(dtype), ROW.to(dtype), eps, outputs)
+
+
+def test_fused_rms_norm_is_one_node() -> None:
+    program = fused_rms_norm(X, ROW, 1e-6, 1)
+    assert [n.op_type for n in program.model.graph] == ["RMSNormalization"]
