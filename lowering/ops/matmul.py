@@ -105,6 +105,8 @@ def addbmm(
 
     The sum over B is part of one product: [M, B*K] x [B*K, N].
     """
+    if opmath(cx.out.dtype) is not cx.out.dtype:
+        cx.decline("addbmm of 16-bit floats, which ATen rounds after every matrix of the batch")
     b, m, k = batch1.known_dims
     n = batch2.known_dims[2]
     left = cx.reshape(cx.transpose(batch1, (1, 0, 2)), (m, numel((b, k))))
@@ -131,15 +133,19 @@ def addmv(cx: Rule, self: Value, mat: Value, vec: Value, beta: Scalar, alpha: Sc
 
 @lowers(aten.addr.default)
 def addr(cx: Rule, self: Value, vec1: Value, vec2: Value, beta: Scalar, alpha: Scalar) -> Value:
-    """self [M, N] or what broadcasts to it, vec1 [M], vec2 [N] -> beta*self + alpha*vec1 vec2^T."""
+    """self [M, N] or what broadcasts to it, vec1 [M], vec2 [N] -> beta*self + alpha*vec1 vec2^T.
+
+    ATen's kernel rounds 16-bit floats after each step, so the steps stay in their dtype.
+    """
     out = cx.out.dtype
     if out is torch.bool:
         outer = cx.op.And(cx.unsqueeze(vec1, 1), cx.unsqueeze(vec2, 0))
         outer = outer if alpha else cx.zeros(cx.out.dims, out)
         return cx.op.Or(self, outer) if beta else cx.expand(outer, cx.out.dims)
-    wide = opmath(out)
-    column, row = cx.unsqueeze(cx.cast(vec1, wide), 1), cx.unsqueeze(cx.cast(vec2, wide), 0)
-    return cx.cast(_scaled_sum(cx, self, cx.op.Mul(column, row), beta, alpha), out)
+    column, row = cx.unsqueeze(cx.cast(vec1, out), 1), cx.unsqueeze(cx.cast(vec2, out), 0)
+    if alpha != 1:
+        column = cx.op.Mul(column, cx.scalar(alpha, out))
+    return _scaled_sum(cx, self, cx.op.Mul(column, row), beta, 1)
 
 
 @lowers(aten.dot.default)

@@ -180,6 +180,8 @@ def total(cx: Rule, value: Value, axes: Sequence[int], keepdim: bool) -> Value:
     if dtype is torch.bool:
         return reduce(cx, "ReduceMax", cx.cast(value, torch.bool), axes, keepdim)
     wide = cx.cast(value, torch.int64)
+    if not axes:
+        return cx.op.Identity(cx.cast(wide, dtype))
     if _sum_is_small(cx, value, axes):
         return cx.cast(reduce(cx, "ReduceSum", wide, axes, keepdim), dtype)
     return cx.cast(_integer_sum(cx, wide, axes, keepdim), dtype)
@@ -189,7 +191,7 @@ def _sum_is_small(cx: Rule, value: Value, axes: Sequence[int]) -> bool:
     """Does every partial sum stay within float64's exact integers, 2**53?"""
     dtype = cx.dtype(value)
     if dtype is torch.int64 or dtype is torch.uint64:
-        return not axes
+        return False
     if dtype in (torch.int32, torch.uint32):
         count = numel(value.known_dims[a] for a in axes)
         return isinstance(count, int) and count <= 2**21

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 
 from ..builder import Value
-from ..dims import Dim
+from ..dims import Dim, numel
 from ..registry import lowers
 from ..rule import Rule
 
@@ -59,7 +59,8 @@ def kthvalue(cx: Rule, self: Value, k: Dim, dim: int, keepdim: bool) -> tuple[Va
     """
     if not self.known_dims:
         return self, cx.zeros((), torch.int64)
-    return _kth(cx, self, k, cx.axis(dim, self.rank))
+    values, indices = _kth(cx, self, cx.ints([k]), cx.axis(dim, self.rank))
+    return cx.reshape(values, cx.outs[0].dims), cx.reshape(indices, cx.outs[1].dims)
 
 
 @lowers(aten.median.dim)
@@ -71,14 +72,8 @@ def median_dim(cx: Rule, self: Value, dim: int, keepdim: bool) -> tuple[Value, V
     """
     if not self.known_dims:
         return self, cx.zeros((), torch.int64)
-    axis = cx.axis(dim, self.rank)
-    values, indices = _kth(cx, self, (self.known_dims[axis] + 1) // 2, axis)
-    if not cx.out.dtype.is_floating_point:
-        return values, indices
-    top, where = top_k(cx, self, 1, axis, True)
-    top, where = cx.reshape(top, cx.outs[0].dims), cx.reshape(where, cx.outs[1].dims)
-    isnan = cx.op.IsNaN(top)
-    return cx.op.Where(isnan, top, values), cx.op.Where(isnan, where, indices)
+    values, indices = _median(cx, self, cx.axis(dim, self.rank))
+    return cx.reshape(values, cx.outs[0].dims), cx.reshape(indices, cx.outs[1].dims)
 
 
 @lowers(aten.median.default)
@@ -86,12 +81,23 @@ def median(cx: Rule, self: Value) -> Value:
     """self [*D] -> [], the lower median of all elements; NaN wins."""
     if 0 in self.known_dims:
         cx.decline("the median of no elements")
-    if not self.known_dims:
-        return cx.op.Identity(self)
-    count: Dim = 1
-    for size in self.known_dims:
-        count = count * size
-    return median_dim(cx, cx.reshape(self, (count,)), 0, False)[0]
+    flat = cx.reshape(self, (numel(self.known_dims),))
+    return cx.reshape(_median(cx, flat, 0)[0], ())
+
+
+def _median(cx: Rule, value: Value, axis: int) -> tuple[Value, Value]:
+    """The lower median and its index, dims kept."""
+    size = value.known_dims[axis]
+    if isinstance(size, int):
+        half = cx.ints([(size + 1) // 2])
+    else:
+        half = cx.op.Div(cx.ints([size + 1]), cx.ints([2]))
+    values, indices = _kth(cx, value, half, axis)
+    if not cx.dtype(value).is_floating_point:
+        return values, indices
+    top, where = top_k(cx, value, 1, axis, True)
+    isnan = cx.op.IsNaN(top)
+    return cx.op.Where(isnan, top, values), cx.op.Where(isnan, where, indices)
 
 
 def top_k(cx: Rule, value: Value, k: Dim, axis: int, largest: bool) -> tuple[Value, Value]:
@@ -106,10 +112,12 @@ def top_k(cx: Rule, value: Value, k: Dim, axis: int, largest: bool) -> tuple[Val
     return cx.cast(values, dtype), indices
 
 
-def _kth(cx: Rule, value: Value, k: Dim, axis: int) -> tuple[Value, Value]:
-    """The k-th smallest and its index, in the dims of the node's outputs."""
-    values, indices = top_k(cx, value, k, axis, False)
-    last = [cx.slice(v, axis, k - 1, k) for v in (values, indices)]
-    for v in last:
-        v.dims = (*value.known_dims[:axis], 1, *value.known_dims[axis + 1 :])
-    return cx.reshape(last[0], cx.outs[0].dims), cx.reshape(last[1], cx.out.dims)
+def _kth(cx: Rule, value: Value, k: Value, axis: int) -> tuple[Value, Value]:
+    """The k-th (int64 [1]) smallest and its index, dims kept: the last of the k smallest."""
+    dtype = cx.dtype(value)
+    source = cx.cast(value, torch.uint8) if dtype is torch.bool else value
+    smallest = cx.op.TopK(source, k, axis=axis, largest=0, outputs=2)
+    start, end, axes = cx.ints([-1]), cx.ints([torch.iinfo(torch.int64).max]), cx.ints([axis])
+    values, indices = (cx.op.Slice(found, start, end, axes) for found in smallest)
+    values.dims = indices.dims = (*value.known_dims[:axis], 1, *value.known_dims[axis + 1 :])
+    return cx.cast(values, dtype), indices
