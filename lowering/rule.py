@@ -107,6 +107,10 @@ class Rule:
         """dtype and dims of what the node returns (of its first tensor if it returns several)."""
         return self.outs[0]
 
+    def fake(self, index: int) -> torch.Tensor:
+        """The fake tensor of the node's argument at this position, which has strides as well."""
+        return _fake(self.node.args[index])
+
     # ---------------------------------------------------------------- saying no
     def decline(self, detail: str, hint: str = "") -> NoReturn:
         """This call cannot be expressed in ONNX: the node runs in eager, for this reason."""
@@ -115,6 +119,13 @@ class Rule:
     def fail(self, detail: str) -> NoReturn:
         """A contradiction: a bug of the rule, or of the graph."""
         raise LoweringError(detail)
+
+    def static(self, dims: Sequence[Dim], what: str) -> tuple[int, ...]:
+        """Dims as ints, for a rule that needs them; where they are symbolic it declines `what`."""
+        fixed = tuple(d for d in dims if isinstance(d, int))
+        if len(fixed) != len(dims):
+            self.decline(what)
+        return fixed
 
     # ---------------------------------------------------------------- constants
     def const(self, value: Any, dtype: torch.dtype) -> Value:  # noqa: ANN401 - scalar, list, array
@@ -145,7 +156,7 @@ class Rule:
 
     def full(self, dims: Dims, value: Scalar, dtype: torch.dtype) -> Value:
         """[*dims] of one number; small ones are constants."""
-        if is_static(dims) and numel(dims) <= 64 and not isinstance(value, sympy.Expr):  # type: ignore[operator]  # static
+        if is_static(dims) and numel(dims) <= 64 and not isinstance(value, sympy.Expr):
             return self.const(np.full(dims, _wrap(value, dtype)), dtype)
         return self.expand(self.scalar(value, dtype), dims)
 
