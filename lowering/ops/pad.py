@@ -117,9 +117,8 @@ def select_backward(
     if not isinstance(index, int):
         cx.decline("select_backward at a symbolic index")
     at = index + size if index < 0 else index
-    befores, afters = [0] * rank, [0] * rank
-    befores[axis], afters[axis] = at, size - at - 1
-    return pad_constant(cx, cx.unsqueeze(grad_output, axis), befores, afters)
+    row = cx.unsqueeze(grad_output, axis)
+    return pad_constant(cx, row, _on_axis(at, axis, rank), _on_axis(size - at - 1, axis, rank))
 
 
 @lowers(aten.slice_backward.default)
@@ -143,6 +142,10 @@ def slice_backward(
     at = max(start + size, 0) if start < 0 else start
     if length == 0:
         return cx.zeros(cx.out.dims, cx.out.dtype)
-    befores, afters = [0] * rank, [0] * rank
-    befores[axis], afters[axis] = at, size - at - length
-    return pad_constant(cx, grad_output, befores, afters)
+    rest = size - at - length
+    return pad_constant(cx, grad_output, _on_axis(at, axis, rank), _on_axis(rest, axis, rank))
+
+
+def _on_axis(pad: Dim, axis: int, rank: int) -> list[Dim]:
+    """This pad on one axis, none on the others."""
+    return [pad if a == axis else 0 for a in range(rank)]

@@ -6,16 +6,20 @@ A view of a view starts at the source of the first (`Builder.reshape`, `Builder.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
 from ..builder import Value
-from ..dims import Dim, Dims, contiguous_strides, dims_of, is_static, numel, same_stride
+from ..dims import Dim, Dims, contiguous_strides, dims_of, numel, same_stride
 from ..registry import lowers
 from ..rule import Rule
 
 aten = torch.ops.aten
+
+Sizes: TypeAlias = tuple[int, ...]
 
 MAX_FLAT_INDICES = 1 << 22  # of int64 in one constant: 32 MiB
 
@@ -189,7 +193,7 @@ def as_strided(
     dense, in any order, and the elements must lie within self. Then the result is a reshape, a
     permutation or a slice of the flat elements, or a Gather.
     """
-    base = cx.node.args[0].meta["val"]
+    base = cx.fake(0)
     dims, strides = dims_of(base.shape), dims_of(base.stride())
     origin = dims_of([base.storage_offset()])[0]
     start = 0 if storage_offset is None else storage_offset - origin
@@ -203,31 +207,47 @@ def as_strided(
         and _contiguous(out, stride)
     ):
         return cx.reshape(self, out)
-    if not is_static((*dims, *strides, *out, *stride, start)):
-        cx.decline("as_strided with symbolic sizes or strides")
-    return _strided(cx, self, strides, stride, start)
+    symbolic = "as_strided with symbolic sizes or strides"
+    (offset,) = cx.static((start,), symbolic)
+    steps = cx.static(tuple(stride), symbolic)
+    return _strided(
+        cx,
+        self,
+        cx.static(dims, symbolic),
+        cx.static(strides, symbolic),
+        cx.static(out, symbolic),
+        steps,
+        offset,
+    )
 
 
-def _strided(cx: Rule, value: Value, strides: Dims, stride: Sequence[Dim], start: int) -> Value:
+def _strided(
+    cx: Rule,
+    value: Value,
+    dims: Sizes,
+    strides: Sizes,
+    out: Sizes,
+    stride: Sizes,
+    start: int,
+) -> Value:
     """The general case, all of it static: over the elements in the order they are stored."""
-    dims, out = value.known_dims, cx.out.dims
     if 0 in out:
         return cx.zeros(out, cx.out.dtype)
     order = _storage_order(dims, strides)
     last = start + sum((d - 1) * s for d, s in zip(out, stride, strict=True))
-    if order is None or start < 0 or last >= numel(dims):
+    if order is None or start < 0 or last >= prod(dims):
         cx.decline("as_strided reaches beyond the elements of its operand")
-    flat = cx.reshape(cx.transpose(value, order), (numel(dims),))
+    flat = cx.reshape(cx.transpose(value, order), (prod(dims),))
     # Repeated dims (stride 0) are expanded at the end.
     inner = tuple(1 if s == 0 else d for d, s in zip(out, stride, strict=True))
     wanted = _storage_order(inner, stride)
     if wanted is not None:
-        part = cx.slice(flat, 0, start, start + numel(inner))
+        part = cx.slice(flat, 0, start, start + prod(inner))
         ordered = cx.reshape(part, tuple(inner[axis] for axis in wanted))
         inverse = [wanted.index(axis) for axis in range(len(wanted))]
         return cx.expand(cx.transpose(ordered, inverse), out)
-    if numel(inner) > MAX_FLAT_INDICES:
-        cx.decline(f"as_strided takes {numel(inner)} elements one by one")
+    if prod(inner) > MAX_FLAT_INDICES:
+        cx.decline(f"as_strided takes {prod(inner)} elements one by one")
     indices = np.full(inner, start, dtype=np.int64)
     for axis, step in enumerate(stride):
         shape = [1] * len(inner)
@@ -250,7 +270,7 @@ def _contiguous(dims: Dims, strides: Sequence[Dim]) -> bool:
     return all(same_stride(s, want) for (_, s), want in zip(relevant, expected, strict=True))
 
 
-def _storage_order(dims: Dims, strides: Sequence[Dim]) -> list[int] | None:
+def _storage_order(dims: Sizes, strides: Sizes) -> list[int] | None:
     """The axes from outermost to innermost in storage; None if they leave gaps or overlap."""
     order = sorted(range(len(dims)), key=lambda axis: (dims[axis] != 1, -strides[axis]))
     ordered = tuple(dims[axis] for axis in order)

@@ -1,0 +1,93 @@
+"""Where values stand among sorted boundaries: searchsorted, bucketize."""
+
+from __future__ import annotations
+
+import torch
+
+from ..builder import Value
+from ..dims import is_static, numel
+from ..registry import lowers
+from ..rule import Rule, Scalar
+
+aten = torch.ops.aten
+
+MAX_COMPARISONS = 1 << 26  # one byte and then eight for each, while the rule's nodes run
+
+
+@lowers(aten.bucketize.Tensor)
+def bucketize(cx: Rule, self: Value, boundaries: Value, out_int32: bool, right: bool) -> Value:
+    """self [*D], boundaries [K] -> [*D], how many boundaries lie before each value."""
+    return _count_before(cx, self, boundaries, right)
+
+
+@lowers(aten.bucketize.Scalar)
+def bucketize_scalar(
+    cx: Rule, self: Scalar, boundaries: Value, out_int32: bool, right: bool
+) -> Value:
+    """A number, boundaries [K] -> [], how many boundaries lie before it."""
+    return _count_before(cx, _number(cx, self, boundaries), boundaries, right)
+
+
+@lowers(aten.searchsorted.Tensor)
+def searchsorted(
+    cx: Rule,
+    sorted_sequence: Value,
+    self: Value,
+    out_int32: bool,
+    right: bool,
+    side: str | None,
+    sorter: Value | None,
+) -> Value:
+    """sorted_sequence [*B, K] or [K], self [*B, N] -> [*B, N]: where to insert each."""
+    sequence = _sorted(cx, sorted_sequence, sorter)
+    return _count_before(cx, self, sequence, right or side == "right")
+
+
+@lowers(aten.searchsorted.Scalar)
+def searchsorted_scalar(
+    cx: Rule,
+    sorted_sequence: Value,
+    self: Scalar,
+    out_int32: bool,
+    right: bool,
+    side: str | None,
+    sorter: Value | None,
+) -> Value:
+    """sorted_sequence [K], a number -> []: where to insert it."""
+    sequence = _sorted(cx, sorted_sequence, sorter)
+    return _count_before(cx, _number(cx, self, sequence), sequence, right or side == "right")
+
+
+def _sorted(cx: Rule, sequence: Value, sorter: Value | None) -> Value:
+    if sorter is None:
+        return sequence
+    ordered = cx.op.GatherElements(sequence, sorter, axis=-1)
+    ordered.dims = sequence.dims
+    return ordered
+
+
+def _number(cx: Rule, number: Scalar, boundaries: Value) -> Value:
+    """torch makes it a 0-d tensor of its own kind and compares in the promoted type."""
+    floating = isinstance(number, float) and not cx.dtype(boundaries).is_floating_point
+    return cx.scalar(number, torch.get_default_dtype() if floating else cx.dtype(boundaries))
+
+
+def _count_before(cx: Rule, values: Value, boundaries: Value, right: bool) -> Value:
+    """How many boundaries are not >= (right: not >) each value; that puts NaN behind all.
+
+    ONNX has no binary search: every value is compared with every boundary. Boundaries that are
+    not sorted give another answer than eager's search, which is as meaningless.
+    """
+    dims = values.known_dims
+    *batch, count = boundaries.known_dims
+    pairs = (*dims, count)
+    if is_static(pairs) and numel(pairs) > MAX_COMPARISONS:
+        cx.decline(f"searchsorted by {numel(pairs)} comparisons")
+    common = torch.promote_types(cx.dtype(values), cx.dtype(boundaries))
+    each = cx.unsqueeze(cx.cast(values, common), len(dims))
+    fences = cx.cast(boundaries, common)
+    if batch:
+        fences = cx.reshape(fences, (*batch, 1, count))
+    compare = cx.op.Greater if right else cx.op.GreaterOrEqual
+    before = cx.op.Not(compare(fences, each))
+    return cx.op.ReduceSum(cx.cast(before, cx.out.dtype), cx.ints([-1]), keepdims=0)
