@@ -13,11 +13,10 @@ import onnx_ir as ir
 import torch
 import torch.fx
 
-from ..lowering import ops as _rules  # noqa: F401 - importing them fills the registry
 from ..lowering.fingerprint import fingerprint, fingerprint_entries
 from ..lowering.interpreter import Lowered, Refusal, lower_region
+from ..lowering.ops import registry
 from ..lowering.region import Region, location, source_line
-from ..lowering.registry import registry
 from ..lowering.verdict import verdict
 from ..runtime.errors import LoweringError, Reason, UnsupportedError
 from ..runtime.executable import Executable, Setup
@@ -174,7 +173,7 @@ def _transformed(program: Program, options: Options) -> Program:
             raise LoweringError(
                 f"transforms: {name} raised {type(error).__name__}: {error}"
             ) from error
-        if not isinstance(model, ir.Model):  # pyright: ignore[reportUnnecessaryIsInstance] - the user's
+        if not isinstance(model, ir.Model):
             raise LoweringError(
                 f"transforms: {name} returned {type(model).__name__}, not onnx_ir.Model"
             )

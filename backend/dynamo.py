@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.fx
 
-from ..lowering.registry import registry
+from ..lowering.ops import registry
 from ..runtime.errors import DynamoOnnxError, Reason, ReasonKind
 from .compile import compile_graph, leave_to_eager
 from .options import Options
@@ -50,7 +50,7 @@ def onnx(
         raise user_facing(error) from error.__cause__
 
 
-onnx.reset = reset  # type: ignore[attr-defined]  # torch.compiler.reset() calls it
+onnx.__dict__["reset"] = reset  # torch.compiler.reset() calls it
 
 
 def _compile_inference(

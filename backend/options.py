@@ -150,7 +150,7 @@ def _coerce(key: str, value: Any) -> Any:  # noqa: ANN401 - the user's
 def _provider(entry: Any) -> str | tuple[str, dict[str, Any]]:  # noqa: ANN401 - the user's
     if isinstance(entry, str):
         return entry
-    if isinstance(entry, (list, tuple)) and len(entry) == 2 and isinstance(entry[0], str):  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(entry, (list, tuple)) and len(entry) == 2 and isinstance(entry[0], str):
         return entry[0], dict(cast("Mapping[str, Any]", entry[1]))
     raise OptionError(f"providers: {entry!r} is neither a name nor a (name, options) pair")
 

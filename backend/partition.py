@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.fx
 
-from ..lowering.dims import Dim, dim_of, dims_of
+from ..lowering.dims import Dim, dim_of, dims_of, simplify
 from ..lowering.region import Region, constant_tensor, is_symbolic
 from ..runtime.errors import Reason, ReasonKind
 from .torch_private import OpOverload
@@ -207,7 +207,7 @@ class _SymbolProviders:
             sources = [n for n in node.all_input_nodes if is_symbolic(n)]
             for dim in (*_dims(node), *(d for s in sources for d in _dims(s))):
                 if not isinstance(dim, int) and dim not in known:
-                    wanted.update(dict.fromkeys(dim.free_symbols))  # type: ignore[arg-type]  # symbols are Exprs
+                    wanted.update((simplify(symbol), None) for symbol in dim.free_symbols)
         found: list[torch.fx.Node] = []
         for symbol in wanted:
             node = self._nodes.get(symbol)

@@ -54,8 +54,14 @@ def _direct(
         outputs = run(inputs)
         return outputs if straight else [None if p is None else outputs[p] for p in picks]
 
-    call._boxed_call = True  # type: ignore[attr-defined]  # AOTAutograd's convention
-    return call
+    return _boxed(call)
+
+
+def _boxed(function: BoxedFn) -> BoxedFn:
+    """Mark a function that takes one list and empties it, by AOTAutograd's convention."""
+    marked: Any = function
+    marked._boxed_call = True
+    return function
 
 
 def eager_graph(
@@ -84,8 +90,7 @@ def eager_graph(
     def call_boxed(args: list[Any]) -> Sequence[Any]:
         return module.forward(args)
 
-    call_boxed._boxed_call = True  # type: ignore[attr-defined]  # AOTAutograd's convention
-    return call_boxed
+    return _boxed(call_boxed)
 
 
 def region_in_eager(

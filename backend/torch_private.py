@@ -87,7 +87,7 @@ def backend_object_of(compiled: object) -> object | None:
     return None
 
 
-def _innermost(callback: object | None) -> object | None:
+def _innermost(callback: Any) -> object | None:  # noqa: ANN401 - one of Dynamo's callables
     while callback is not None and hasattr(callback, "_torchdynamo_orig_backend"):
         callback = callback._torchdynamo_orig_backend
     return callback
@@ -152,16 +152,15 @@ def user_facing(error: Exception) -> Exception:
     Dynamo turns an exception from a backend into BackendCompilerFailed, except subclasses of
     ShortenTraceback.
     """
-    kind = type(error)
     if isinstance(error, ShortenTraceback):
         return error
+    kind: Any = type(error)
 
     def init(self: ShortenTraceback, *args: object) -> None:
         ShortenTraceback.__init__(self, *args, first_useful_frame=None)
 
-    shown = type(
-        kind.__name__, (kind, ShortenTraceback), {"__init__": init, "__module__": kind.__module__}
-    )
-    made = shown(*error.args)
+    body = {"__init__": init, "__module__": kind.__module__}
+    shown: Any = type(kind.__name__, (kind, ShortenTraceback), body)
+    made: Exception = shown(*error.args)
     made.__cause__ = error.__cause__
     return made.with_traceback(error.__traceback__)

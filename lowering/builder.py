@@ -185,9 +185,10 @@ class Builder:
         types = self._output_types(signature, {**bound, **widened}, attrs, outputs, dtypes, op_type)
         dims = None
         if op_type in ELEMENTWISE:
-            shapes = [a.dims for a in args if a is not None]
-            if all(s is not None for s in shapes):
-                dims = broadcast(*shapes)  # type: ignore[arg-type]  # none is None
+            given = [a for a in args if a is not None]
+            shapes = [a.dims for a in given if a.dims is not None]
+            if len(shapes) == len(given):
+                dims = broadcast(*shapes)
         made = tuple(Value(self._name(), t, dims) for t in types)
         node = ir.Node(
             domain,
@@ -370,7 +371,7 @@ class Builder:
     def shape(self, dims: Sequence[Dim]) -> Value:
         """int64 [len(dims)] holding the dims: a constant, or a Concat of what must be computed."""
         if is_static(dims):
-            return self.constant(np.array(dims, dtype=np.int64).reshape(-1))
+            return self.constant(np.array(dims, dtype=np.int64))
         parts: list[Value] = []
         run: list[int] = []
         for dim in dims:
@@ -412,7 +413,7 @@ class Builder:
                     f"the size {text(dim)} cannot be computed from the inputs' shapes in ONNX",
                 )
             )
-        if type(dim).__name__ == "Pow" and not (dim.args[1].is_Integer and dim.args[1] > 0):
+        if type(dim).__name__ == "Pow" and not dim.args[1].is_positive:
             raise Declined(
                 Reason(ReasonKind.SYMBOLIC, f"the size {text(dim)} has a negative power")
             )

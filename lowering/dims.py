@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import sympy
 import torch
@@ -30,25 +30,21 @@ def dims_of(shape: Iterable[int | torch.SymInt]) -> Dims:
     return tuple(size if type(size) is int else dim_of(size) for size in shape)
 
 
-def simplify(expr: Dim | sympy.Basic) -> Dim:
+def simplify(expr: Any) -> Dim:  # noqa: ANN401 - sympy types the parts of an Expr as Basic
     """A number becomes an int; any other expression stays as it is."""
-    if isinstance(expr, int):
-        return expr
-    if isinstance(expr, sympy.Integer):
-        return int(expr)
-    return expr  # type: ignore[return-value]  # sympy types every node as Basic
+    return int(expr) if isinstance(expr, (int, sympy.Integer)) else expr
 
 
-def is_static(dims: Iterable[Dim]) -> bool:
+def is_static(dims: Sequence[Dim]) -> TypeGuard[tuple[int, ...]]:
     """Are all dims ints?"""
     return all(isinstance(d, int) for d in dims)
 
 
 def numel(dims: Iterable[Dim]) -> Dim:
     """The number of elements."""
-    sizes = list(dims)
+    sizes = tuple(dims)
     if is_static(sizes):
-        return math.prod(sizes)  # type: ignore[arg-type]  # ints, as just checked
+        return math.prod(sizes)
     return simplify(sympy.Mul(*sizes))
 
 

@@ -116,15 +116,7 @@ class _Interpreter:
                 tensor.dtype,
             )
         if node.target is operator.getitem:
-            source, index = node.args
-            item = self.env[source][index]  # type: ignore[index]  # tuples only
-            if item is None:
-                raise Declined(
-                    Reason(
-                        ReasonKind.SEMANTICS, f"output {index} of {source.target} has no ONNX form"
-                    )  # type: ignore[union-attr]
-                )
-            return item
+            return self._item(node)
         lowering = self.registry.get(node.target)
         if lowering is None:
             raise LoweringError(f"{node.target} was accepted without a rule")
@@ -144,6 +136,18 @@ class _Interpreter:
             ) from error
         log.debug("lowered %s (%s)", node.name, node.target)
         return self._checked(node, result)
+
+    def _item(self, node: torch.fx.Node) -> Value:
+        """One output of a node that returns several."""
+        (source,), index = node.all_input_nodes, node.args[1]
+        results = self.env[source]
+        assert isinstance(results, tuple)
+        assert isinstance(index, int)
+        item = results[index]
+        if item is None:
+            detail = f"output {index} of {source.target} has no ONNX form"
+            raise Declined(Reason(ReasonKind.SEMANTICS, detail))
+        return item
 
     def _argument(self, arg: object) -> object:
         if isinstance(arg, torch.fx.Node):
@@ -197,11 +201,9 @@ class _Interpreter:
         """A value of its own for each output: inputs, constants and repeats pass an Identity."""
         if value.producer() is not None and value not in outputs:
             return value
-        node = ir.Node(
-            "", "Identity", [value], outputs=[Value(f"y{len(outputs)}", value.elem, value.dims)]
-        )
-        self.builder.nodes.append(node)
-        return node.outputs[0]  # type: ignore[return-value]  # the Value just made
+        own = Value(f"y{len(outputs)}", value.elem, value.dims)
+        self.builder.nodes.append(ir.Node("", "Identity", [value], outputs=[own]))
+        return own
 
 
 def _check(node: torch.fx.Node, value: Value, expected: torch.Tensor) -> None:

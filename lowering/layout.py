@@ -7,7 +7,7 @@ import torch
 from ..runtime.errors import Reason, ReasonKind
 from ..runtime.program import OutputLayout
 from .builder import Declined
-from .dims import contiguous_strides, dims_of, is_static, same_stride
+from .dims import Dims, contiguous_strides, dims_of, is_static, same_stride
 
 
 def output_layout(fake: torch.Tensor) -> OutputLayout:
@@ -23,14 +23,14 @@ def output_layout(fake: torch.Tensor) -> OutputLayout:
     if _dense([axis for axis in order if dims[axis] != 1], dims, strides) and 0 not in dims:
         return OutputLayout(permute=tuple(order.index(axis) for axis in range(rank)))
     if is_static(dims) and is_static(strides):
-        return OutputLayout(restride=(dims, strides))  # type: ignore[arg-type]  # ints
+        return OutputLayout(restride=(dims, strides))
     raise Declined(
         Reason(ReasonKind.LAYOUT, f"strides {strides} of a {dims} result depend on symbolic sizes")
     )
 
 
-def _dense(order: list[int], dims: tuple[object, ...], strides: tuple[object, ...]) -> bool:
-    expected = contiguous_strides([dims[axis] for axis in order])  # type: ignore[misc]  # dims
+def _dense(order: list[int], dims: Dims, strides: Dims) -> bool:
+    expected = contiguous_strides([dims[axis] for axis in order])
     return all(same_stride(strides[axis], want) for axis, want in zip(order, expected, strict=True))
 
 

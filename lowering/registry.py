@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.fx
@@ -56,7 +56,7 @@ class Registry:
 
     def get(self, op: object) -> Lowering | None:
         """The lowering of an overload, if it has one."""
-        return self._lowerings.get(op)  # type: ignore[call-overload]  # any key may be asked for
+        return self._lowerings.get(op) if isinstance(op, OpOverload) else None
 
     def register(
         self, op: OpOverload, rule: RuleFunction, supports: Supports | None, *, replace: bool
@@ -100,9 +100,10 @@ def lowers(
     def register(function: F) -> F:
         from .torchlib import adapt, is_onnxscript
 
+        rule: Any = function
         for op in ops:
-            rule = adapt(op, function) if is_onnxscript(function) else function
-            registry.register(op, rule, supports, replace=replace)  # type: ignore[arg-type]
+            own = adapt(op, rule) if is_onnxscript(function) else rule
+            registry.register(op, own, supports, replace=replace)
         return function
 
     return register
@@ -122,7 +123,7 @@ def schema_arguments(op: OpOverload) -> tuple[Argument, ...]:
 
 
 def bind_arguments(
-    arguments: Iterable[Argument], args: tuple[object, ...], kwargs: dict[str, object]
+    arguments: Iterable[Argument], args: Sequence[object], kwargs: Mapping[str, object]
 ) -> list[object]:
     """The node's arguments in schema order, defaults filled in."""
     bound: list[object] = []

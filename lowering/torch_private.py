@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -25,14 +26,14 @@ def _torchlib() -> Any:  # noqa: ANN401 - a private class
         logger.setLevel(level)
 
 
-def torchlib_functions(op: OpOverload) -> list[object]:
+def torchlib_functions(op: OpOverload) -> list[Callable[..., object]]:
     """torchlib's functions for an overload (real ones; complex variants left out). 2.11-2.13."""
     return [d.onnx_function for d in _torchlib().get_decomps(op) if not d.is_complex]
 
 
 def new_recorder(opset: int):  # noqa: ANN201 - a private class
     """An onnxscript evaluator that records nodes. 2.11-2.13."""
-    import onnxscript
+    import onnxscript.values
     from torch.onnx._internal.exporter import _building
 
     return _building.OpRecorder(onnxscript.values.Opset("", opset), {})

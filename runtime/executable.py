@@ -73,6 +73,7 @@ class Counters:
 @dataclass(frozen=True, slots=True)
 class _Opened:
     session: ort.InferenceSession
+    run: Callable[..., None]
     frozen: tuple[int, ...]
     fed: tuple[int, ...]
     names: list[str]
@@ -142,7 +143,7 @@ class Executable:
             tensors.append(tensor)
         results = ort_c.OrtValueVector()
         try:
-            opened.session._sess.run_with_ortvaluevector(  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the wrapper only adds checks
+            opened.run(
                 self._run_options,
                 opened.names,
                 opened.feeder.feed(tensors),
@@ -167,7 +168,7 @@ class Executable:
     def _fresh(self, opened: _Opened, args: Sequence[Argument]) -> bool:
         if opened.watch is None:
             return True
-        return opened.watch.unchanged([args[i] for i in opened.frozen])  # type: ignore[misc]  # weights are tensors
+        return opened.watch.unchanged([args[i] for i in opened.frozen])
 
     def _open(self, args: Sequence[Argument]) -> _Opened | None:
         """Open (again), with the weights as they are now. None: this program runs in eager."""
@@ -202,11 +203,13 @@ class Executable:
             setup.settings, threads=torch.get_num_threads(), spinning=setup.spinning
         )
         # Snapshot before the session reads the weights: a change in between is then noticed.
-        watch = WeightWatch([args[i] for i in frozen]) if frozen else None  # type: ignore[misc]
+        watch = WeightWatch([args[i] for i in frozen]) if frozen else None
         session = open_session(program, options, setup.providers, values)
         fed = tuple(i for i in range(len(program.inputs)) if i not in values)
         return _Opened(
             session=session,
+            # What InferenceSession wraps this in checks names that are ours, at every call.
+            run=session._sess.run_with_ortvaluevector,  # noqa: SLF001  # pyright: ignore[reportOptionalMemberAccess]
             frozen=frozen,
             fed=fed,
             names=[program.inputs[i].name for i in fed],

@@ -67,7 +67,7 @@ def serialise(program: Program, frozen: Mapping[int, Any]) -> bytes:
             tensor.name = spec.name
             tensor.data_type = int(spec.dtype)
             tensor.dims.extend(int(d) for d in spec.shape)
-            tensor.data_location = 1  # TensorProto.EXTERNAL
+            tensor.data_location = type(tensor).EXTERNAL
             for key, text in (("location", EXTERNAL_FILE), ("offset", "0")):
                 entry = tensor.external_data.add()
                 entry.key, entry.value = key, text

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from onnxruntime.capi import _pybind_state as ort_c
-from torch.utils.dlpack import to_dlpack
+from torch.utils.dlpack import to_dlpack  # pyright: ignore[reportPrivateImportUsage] - documented
 
 CPU_DEVICE = ort_c.OrtDevice(ort_c.OrtDevice.cpu(), ort_c.OrtDevice.default_memory(), 0)
 
@@ -45,8 +45,8 @@ class Feeder:
     __slots__ = ("_devices", "_types")
 
     def __init__(self, dtypes: Sequence[ir.DataType]) -> None:
-        types = [_BATCH_TYPES.get(d) for d in dtypes]
-        self._types: list[type] | None = None if None in types else types  # type: ignore[assignment]
+        types = [_BATCH_TYPES[d] for d in dtypes if d in _BATCH_TYPES]
+        self._types = types if len(types) == len(dtypes) else None
         self._devices = [CPU_DEVICE] * len(dtypes)
 
     def feed(self, tensors: Sequence[torch.Tensor]) -> ort_c.OrtValueVector:

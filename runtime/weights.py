@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from operator import attrgetter
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ class WeightWatch:
 
     __slots__ = ("_keep", "_pointers", "_probes", "_versions")
 
-    def __init__(self, weights: Sequence[torch.Tensor]) -> None:
+    def __init__(self, weights: Sequence[Any]) -> None:
         # Keeping the tensors keeps their memory: an equal data_ptr then means the same storage.
         self._keep = [w.detach() for w in weights]
         self._versions = [*map(_version, weights)]
@@ -43,7 +44,7 @@ class WeightWatch:
         """The frozen tensors, detached."""
         return self._keep
 
-    def unchanged(self, weights: Sequence[torch.Tensor]) -> bool:
+    def unchanged(self, weights: Sequence[Any]) -> bool:
         """Are these the tensors that were frozen, with the content they had?"""
         return (
             [*map(_version, weights)] == self._versions
