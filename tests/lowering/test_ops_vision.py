@@ -140,3 +140,8 @@ def test_interpolated_bytes_stay_eager() -> None:
 def test_a_scale_that_float32_rounds_to_another_size_stays_eager() -> None:
     reasons = lower(resize("bilinear", None, 0.29, False), rand(1, 1, 100, 100)).reasons
     assert "100 elements by 0.29" in reasons[0].detail
+
+
+def test_grid_sampling_in_16_bits_stays_eager() -> None:
+    reasons = lower(sample("bilinear", "zeros", False), X2.bfloat16(), GRID.bfloat16()).reasons
+    assert "rounds at each step" in reasons[0].detail
