@@ -73,14 +73,17 @@ def _all_sign(cx: Rule, operand: Operand, sign: int) -> bool:
 
 
 def choose(cx: Rule, condition: Value, yes: Value, no: Value) -> Value:
-    """Condition ? yes : no, for every type (ONNX Runtime's Where has no kernel for bool)."""
+    """Condition ? yes : no, for every type (ONNX Runtime's Where has no kernel for bool).
+
+    Where may give 0.0 for -0.0 (its kernel merges two halves by "what is not zero").
+    """
     if cx.dtype(yes) is not torch.bool:
         return cx.op.Where(condition, yes, no)
     return cx.op.Or(cx.op.And(condition, yes), cx.op.And(cx.op.Not(condition), no))
 
 
 def truncate(cx: Rule, value: Value) -> Value:
-    """Round towards zero; keeps -0.0, infinities and NaN."""
+    """Round towards zero; keeps infinities and NaN."""
     zero = cx.scalar(0, cx.dtype(value))
     return cx.op.Where(cx.op.Less(value, zero), cx.op.Ceil(value), cx.op.Floor(value))
 

@@ -37,7 +37,10 @@ def leaky_relu(cx: Rule, self: Value, negative_slope: float) -> Value:
 
 @lowers(aten._prelu_kernel.default)
 def prelu(cx: Rule, self: Value, weight: Value) -> Value:
-    """self [*A], weight broadcast to it -> self where positive, weight * self elsewhere [*A]."""
+    """self [*A], weight broadcast to it -> self where positive, weight * self elsewhere [*A].
+
+    ONNX Runtime does not multiply a zero: it stays zero also by a weight of NaN.
+    """
     if cx.out.dtype is torch.float64:
         return _two_slopes(cx, self, weight)
     return cx.op.PRelu(self, weight)
@@ -78,7 +81,10 @@ def _celu(cx: Rule, self: Value, alpha: float, scale: float, input_scale: float)
 
 @lowers(aten.gelu.default)
 def gelu(cx: Rule, self: Value, approximate: str) -> Value:
-    """self [*A] -> x * Phi(x) [*A], by erf ("none") or by tanh ("tanh"); ONNX has both."""
+    """self [*A] -> x * Phi(x) [*A], by erf ("none") or by tanh ("tanh"); ONNX has both.
+
+    Of +inf it is inf here; ATen's vector code on CPU gives NaN.
+    """
     return cx.op.Gelu(self, approximate=None if approximate == "none" else approximate)
 
 

@@ -89,8 +89,10 @@ def div_mode(cx: Rule, self: Operand, other: Operand, rounding_mode: str | None)
         return floor_divide(cx, self, other)
     if not cx.out.dtype.is_floating_point:
         return cx.op.Div(*cx.promote(self, other))
-    quotient = narrow(cx, cx.op.Div(*compute(cx, self, other)))
-    return truncate(cx, quotient)
+    quotient = cx.op.Div(*compute(cx, self, other))
+    if isinstance(other, Value) and other.rank > 0:
+        return truncate(cx, narrow(cx, quotient))  # in 16 bits ATen rounds first here,
+    return narrow(cx, truncate(cx, quotient))  # and truncates first here
 
 
 @lowers(aten.floor_divide.default, aten.floor_divide.Scalar)
@@ -108,7 +110,9 @@ def floor_divide(cx: Rule, self: Operand, other: Operand) -> Value:
     wide = cx.dtype(a)
     number = constant_of(cx, other)
     if number is not None and number != 0 and math.frexp(abs(number))[0] == 0.5:
-        return narrow(cx, cx.op.Floor(cx.op.Div(a, b)))  # a power of two divides exactly
+        # A power of two divides exactly. The remainder of infinity is NaN, as is a - a.
+        floor = cx.op.Floor(cx.op.Div(a, b))
+        return narrow(cx, cx.op.Add(floor, cx.op.Sub(a, a)))
     zero, one = cx.scalar(0, wide), cx.scalar(1, wide)
     rest = cx.op.Mod(a, b, fmod=1)
     quotient = cx.op.Div(cx.op.Sub(a, rest), b)
@@ -192,9 +196,9 @@ def pow_scalar(cx: Rule, self: Value, exponent: Scalar) -> Value:
     if exponent in (2, 3):
         square = cx.op.Mul(base, base)
         return square if exponent == 2 else cx.op.Mul(square, base)
-    if exponent == 0.5:
+    if exponent == 0.5 and cx.out.dtype is not torch.float16:  # of -inf ATen's differ there
         return cx.op.Sqrt(base)
-    if exponent == -0.5:
+    if exponent == -0.5 and cx.out.dtype is not torch.float16:
         (base,) = compute(cx, base)
         return narrow(cx, cx.op.Reciprocal(cx.op.Sqrt(base)))
     if exponent == -1:
@@ -237,12 +241,21 @@ def neg(cx: Rule, self: Value) -> Value:
     return cx.op.Neg(self)
 
 
-@lowers(aten.abs.default, aten.sign.default, aten.sgn.default)
-def abs_or_sign(cx: Rule, self: Value) -> Value:
-    """self [*A] -> |self| or its sign [*A]; a bool is both already."""
+@lowers(aten.abs.default)
+def absolute(cx: Rule, self: Value) -> Value:
+    """self [*A] -> |self| [*A]; a bool is that already."""
+    return self if cx.out.dtype is torch.bool else cx.op.Abs(self)
+
+
+@lowers(aten.sign.default, aten.sgn.default)
+def sign(cx: Rule, self: Value) -> Value:
+    """self [*A] -> -1, 0 or 1 [*A]; of NaN it is 0 in ATen, NaN in ONNX Runtime."""
     if cx.out.dtype is torch.bool:
         return self
-    return cx.op.Abs(self) if cx.node.target is aten.abs.default else cx.op.Sign(self)
+    result = cx.op.Sign(self)
+    if not cx.out.dtype.is_floating_point:
+        return result
+    return cx.op.Where(cx.op.IsNaN(self), cx.scalar(0, cx.out.dtype), result)
 
 
 @lowers(aten.reciprocal.default)
@@ -294,8 +307,8 @@ def lerp(cx: Rule, self: Value, end: Value, weight: Operand) -> Value:
     if number is not None:
         if abs(number) < 0.5:
             return narrow(cx, cx.op.Add(a, cx.op.Mul(w, span)))
-        rest = cx.const(1 - cx.builder.constant_array(w), cx.dtype(w))
-        return narrow(cx, cx.op.Sub(b, cx.op.Mul(span, rest)))
+        one = cx.scalar(1, cx.dtype(w))
+        return narrow(cx, cx.op.Sub(b, cx.op.Mul(span, cx.op.Sub(one, w))))
     low = cx.op.Less(cx.op.Abs(w), cx.scalar(0.5, cx.dtype(w)))
     factor = cx.op.Where(low, w, cx.op.Sub(w, cx.scalar(1, cx.dtype(w))))
     return narrow(cx, cx.op.Add(choose(cx, low, a, b), cx.op.Mul(factor, span)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ..builder import Value
@@ -11,7 +13,7 @@ from ._pointwise import constant_of
 
 aten = torch.ops.aten
 
-BITWISE = {
+BITWISE: dict[Any, tuple[str, str]] = {
     aten.bitwise_and.Tensor: ("And", "BitwiseAnd"),
     aten.bitwise_and.Scalar: ("And", "BitwiseAnd"),
     aten.bitwise_and.Scalar_Tensor: ("And", "BitwiseAnd"),
@@ -90,12 +92,15 @@ def right_shift(cx: Rule, self: Operand, other: Operand) -> Value:
     """
     dtype, bits = _integer(cx)
     a, count = cx.promote(self, other)
-    count = _clamped(cx, count, bits)
+    given, count = count, _clamped(cx, count, bits)
     if dtype not in UNSIGNED:
+        # All bits are out after bits - 1 places and one more.
+        last = cx.scalar(bits - 1, dtype)
+        shifted = cx.op.BitShift(a, count, direction="RIGHT")
         number = constant_of(cx, other)
-        if number is None or not 0 <= number < bits:
-            cx.decline("a right shift of unsigned integers by a count that may exceed their bits")
-        return cx.op.BitShift(a, count, direction="RIGHT")
+        if number is not None:
+            return shifted if 0 <= number < bits else cx.zeros(cx.out.dims, dtype)
+        return cx.op.Where(cx.op.Greater(given, last), cx.scalar(0, dtype), shifted)
     sign = cx.op.Neg(cx.cast(cx.op.Less(a, cx.scalar(0, dtype)), dtype))
     magnitude = cx.cast(cx.op.BitwiseXor(a, sign), UNSIGNED[dtype])
     shifted = cx.cast(cx.op.BitShift(magnitude, count, direction="RIGHT"), dtype)

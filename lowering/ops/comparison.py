@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ aten = torch.ops.aten
 
 MAX_TEST_ELEMENTS = 4096  # isin compares every element with every test element
 
-ORDERED = {
+ORDERED: dict[Any, str] = {
     aten.lt.Tensor: "Less",
     aten.lt.Scalar: "Less",
     aten.le.Tensor: "LessOrEqual",
@@ -58,7 +59,7 @@ def _comparable(cx: Rule, self: Value, other: Operand, *, order: bool = False) -
     return operands
 
 
-LOGICAL = {
+LOGICAL: dict[Any, str] = {
     aten.logical_and.default: "And",
     aten.logical_or.default: "Or",
     aten.logical_xor.default: "Xor",

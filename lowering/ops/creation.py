@@ -7,7 +7,6 @@ import numpy.typing as npt
 import torch
 
 from ..builder import Value
-from ..dims import is_static, numel
 from ..registry import lowers
 from ..rule import Rule, Scalar
 from ._pointwise import static
@@ -111,11 +110,19 @@ def _arange(cx: Rule, start: Scalar, end: Scalar, step: Scalar) -> Value:
     if not any(isinstance(n, float) for n in (start, end, step)):
         bounds = (cx.scalar(n, torch.int64) for n in (start, end, step))
         return cx.cast(cx.op.Range(*bounds), dtype)
-    index = cx.op.Range(*(cx.scalar(n, torch.int64) for n in (0, count, 1)))
+    last = _count(cx, start, end, step) if not cx.builder.knows_dim(count) else count
+    zero, one = (cx.scalar(n, torch.int64) for n in (0, 1))
+    index = cx.op.Range(zero, cx.as_value(last, torch.int64), one)
     index.dims = (count,)
     wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else torch.float64
     steps = cx.op.Mul(cx.cast(index, wide), cx.scalar(step, wide))
     return cx.cast(cx.op.Add(steps, cx.scalar(start, wide)), dtype)
+
+
+def _count(cx: Rule, start: Scalar, end: Scalar, step: Scalar) -> Value:
+    """ceil((end - start) / step): the number of steps where its dim is no integer expression."""
+    first, last, width = (cx.scalar(n, torch.float64) for n in (start, end, step))
+    return cx.op.Ceil(cx.op.Div(cx.op.Sub(last, first), width))
 
 
 def _sequence(
@@ -154,9 +161,8 @@ def eye(cx: Rule, *_: object) -> Value:
     """Rows and columns -> [N, M], one on the diagonal."""
     rows, columns = cx.out.dims
     dtype = cx.out.dtype
-    size = numel(cx.out.dims)
-    if is_static(cx.out.dims) and isinstance(size, int) and size <= MAX_CONSTANT:
-        return cx.const(np.eye(rows, columns), dtype)  # pyright: ignore[reportArgumentType]  # ints
+    if isinstance(rows, int) and isinstance(columns, int) and rows * columns <= MAX_CONSTANT:
+        return cx.const(np.eye(rows, columns), dtype)
     down, across = (
         cx.op.Range(*(cx.scalar(n, torch.int64) for n in (0, count, 1)))
         for count in (rows, columns)

@@ -88,9 +88,9 @@ def clamp_tensor(cx: Rule, self: Value, min_: Value | None, max_: Value | None) 
     """self [*A], min [*B], max [*C] -> min(max(self, min), max) [*broadcast]; NaN wins."""
     (x,) = cx.promote(self)
     if min_ is not None:
-        x = cx.op.Max(x, *cx.promote(min_))
+        x = maximum(cx, x, min_)
     if max_ is not None:
-        x = cx.op.Min(x, *cx.promote(max_))
+        x = minimum(cx, x, max_)
     return x
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from ._pointwise import choose, compute, log1p, narrow, truncate
 
 aten = torch.ops.aten
 
-FLOATING = {
+FLOATING: dict[Any, str] = {
     aten.exp.default: "Exp",
     aten.log.default: "Log",
     aten.sin.default: "Sin",
@@ -69,7 +70,10 @@ def log1p_(cx: Rule, self: Value) -> Value:
     return narrow(cx, log1p(cx, x))
 
 
-LOGARITHMS = {aten.log2.default: 1 / math.log(2), aten.log10.default: 1 / math.log(10)}
+LOGARITHMS: dict[Any, float] = {
+    aten.log2.default: 1 / math.log(2),
+    aten.log10.default: 1 / math.log(10),
+}
 
 
 @lowers(*LOGARITHMS)
@@ -105,7 +109,10 @@ def sinc(cx: Rule, self: Value) -> Value:
     return narrow(cx, cx.op.Where(zero, cx.scalar(1, dtype), cx.op.Div(cx.op.Sin(angle), angle)))
 
 
-DEGREES = {aten.deg2rad.default: math.pi / 180, aten.rad2deg.default: 180 / math.pi}
+DEGREES: dict[Any, float] = {
+    aten.deg2rad.default: math.pi / 180,
+    aten.rad2deg.default: 180 / math.pi,
+}
 
 
 @lowers(*DEGREES)
@@ -128,7 +135,7 @@ def angle(cx: Rule, self: Value) -> Value:
 
 
 # ------------------------------------------------------------------ rounding
-ROUNDING = {
+ROUNDING: dict[Any, str] = {
     aten.ceil.default: "Ceil",
     aten.floor.default: "Floor",
     aten.round.default: "Round",
@@ -181,7 +188,7 @@ def isnan(cx: Rule, self: Value) -> Value:
     return cx.op.IsNaN(self)
 
 
-INFINITE = {
+INFINITE: dict[Any, tuple[int, int]] = {
     aten.isinf.default: (1, 1),
     aten.isposinf.default: (0, 1),
     aten.isneginf.default: (1, 0),

@@ -1,0 +1,130 @@
+"""Functions of two tensors: atan2, hypot, copysign, xlogy, logaddexp."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from ..builder import Value
+from ..registry import lowers
+from ..rule import Operand, Rule, Scalar
+from ._pointwise import compute, log1p, narrow, static
+
+aten = torch.ops.aten
+
+
+@lowers(aten.atan2.default)
+def atan2(cx: Rule, self: Operand, other: Operand) -> Value:
+    """self [*A] (y), other [*B] (x) -> the angle of (x, y) in -pi..pi [*broadcast], floating.
+
+    ONNX has the arctangent of one number: it is taken of |y| / |x| and moved to the quadrant. Signs
+    of zeros count, as in C.
+    """
+    y, x = compute(cx, self, other)
+    dtype = cx.dtype(y)
+    zero, one, pi = (cx.scalar(n, dtype) for n in (0, 1, math.pi))
+    tall, wide = cx.op.Abs(y), cx.op.Abs(x)
+    diagonal = cx.op.Where(cx.op.Equal(wide, zero), zero, one)  # 0 / 0 and inf / inf
+    slope = cx.op.Where(cx.op.Equal(tall, wide), diagonal, cx.op.Div(tall, wide))
+    angle = cx.op.Atan(slope)
+    angle = cx.op.Where(_negative(cx, x), cx.op.Sub(pi, angle), angle)
+    return narrow(cx, cx.op.Where(_negative(cx, y), cx.op.Neg(angle), angle))
+
+
+def _negative(cx: Rule, value: Value) -> Value:
+    """The sign bit of every float but NaN: -0.0 shows it in its reciprocal."""
+    zero = cx.scalar(0, cx.dtype(value))
+    shown = cx.op.Where(cx.op.Equal(value, zero), cx.op.Reciprocal(value), value)
+    return cx.op.Less(shown, zero)
+
+
+@lowers(aten.copysign.Scalar)
+def copysign_scalar(cx: Rule, self: Value, other: Scalar) -> Value:
+    """self [*A], a number -> |self| with the sign of the number [*A], floating."""
+    (magnitude,) = cx.promote(self)
+    magnitude = cx.op.Abs(magnitude)
+    if not static(other):
+        return magnitude  # a size
+    return cx.op.Neg(magnitude) if math.copysign(1, other) < 0 else magnitude
+
+
+@lowers(aten.copysign.Tensor)
+def copysign(cx: Rule, self: Operand, other: Operand) -> Value:
+    """self [*A], other [*B], integers -> |self| with the sign of other [*broadcast], floating."""
+    if isinstance(other, Value) and cx.dtype(other).is_floating_point:
+        cx.decline("the sign of a float: that of NaN cannot be read in ONNX")
+    magnitude, sign = cx.promote(self, other)
+    magnitude = cx.op.Abs(magnitude)
+    negative = cx.op.Less(sign, cx.scalar(0, cx.out.dtype))
+    return cx.op.Where(negative, cx.op.Neg(magnitude), magnitude)
+
+
+@lowers(aten.hypot.default)
+def hypot(cx: Rule, self: Operand, other: Operand) -> Value:
+    """self [*A], other [*B] -> sqrt(self ** 2 + other ** 2) [*broadcast], without overflow.
+
+    Up to float32 the squares are taken in float64. An infinity wins over NaN, as in C.
+    """
+    dtype = cx.out.dtype
+    if dtype is torch.float64:
+        cx.decline("a float64 hypot: its squares overflow, and there is no wider type")
+    a, b = (cx.cast(v, torch.float64) for v in cx.promote(self, other))
+    root = cx.op.Sqrt(cx.op.Add(cx.op.Mul(a, a), cx.op.Mul(b, b)))
+    infinite = cx.op.Or(cx.op.IsInf(a), cx.op.IsInf(b))
+    return narrow(cx, cx.op.Where(infinite, cx.scalar(math.inf, torch.float64), root))
+
+
+@lowers(
+    aten.xlogy.Tensor,
+    aten.xlogy.Scalar_Self,
+    aten.xlogy.Scalar_Other,
+)
+def xlogy(cx: Rule, self: Operand, other: Operand) -> Value:
+    """self [*A], other [*B] -> self * log(other), 0 where self is 0 [*broadcast]; NaN of other."""
+    x, y = cx.promote(self, other)
+    return _product_with_log(cx, x, y, cx.op.Log(y))
+
+
+@lowers(
+    aten.special_xlog1py.default,
+    aten.special_xlog1py.self_scalar,
+    aten.special_xlog1py.other_scalar,
+)
+def xlog1py(cx: Rule, self: Operand, other: Operand) -> Value:
+    """self [*A], other [*B] -> self * log(1 + other), 0 where self is 0 [*broadcast]."""
+    x, y = cx.promote(self, other)
+    return _product_with_log(cx, x, y, narrow(cx, log1p(cx, *compute(cx, y))))
+
+
+def _product_with_log(cx: Rule, x: Value, y: Value, log: Value) -> Value:
+    zero = cx.scalar(0, cx.dtype(x))
+    plain = cx.op.Where(cx.op.Equal(x, zero), zero, cx.op.Mul(x, log))
+    return cx.op.Where(cx.op.IsNaN(y), y, plain)
+
+
+LOG_ADD: dict[Any, float | None] = {
+    aten.logaddexp.default: None,
+    aten.logaddexp2.default: math.log(2),
+}
+
+
+@lowers(*LOG_ADD)
+def logaddexp(cx: Rule, self: Operand, other: Operand) -> Value:
+    """self [*A], other [*B] -> log(exp(self) + exp(other)), or to base 2 [*broadcast].
+
+    It is max + log(1 + exp(-|difference|)), and that logarithm is ONNX's Softplus.
+    """
+    a, b = compute(cx, self, other)
+    dtype = cx.dtype(a)
+    factor = LOG_ADD[cx.node.target]
+    apart = cx.op.Neg(cx.op.Abs(cx.op.Sub(a, b)))
+    if factor is None:
+        more = cx.op.Softplus(apart)
+    else:
+        base = cx.scalar(factor, dtype)
+        more = cx.op.Div(cx.op.Softplus(cx.op.Mul(apart, base)), base)
+    total = cx.op.Add(cx.op.Max(a, b), more)
+    both = cx.op.And(cx.op.Equal(a, b), cx.op.IsInf(a))  # inf - inf
+    return narrow(cx, cx.op.Where(both, a, total))

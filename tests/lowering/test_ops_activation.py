@@ -1,0 +1,94 @@
+"""Activation rules against eager."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from .harness import Case, check, lower
+
+aten = torch.ops.aten
+F = torch.nn.functional
+
+X = torch.linspace(-8, 8, 60).reshape(3, 4, 5)
+ODD = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, 0.5, -0.5, 3.0, -3.0, 30.0, -30.0])
+D = X.double()
+H = X.bfloat16()
+HALF = X.half()
+I64 = torch.tensor([-7, -1, 0, 1, 7, 2**40])
+
+# name, function, the most nodes that it may take
+FUNCTIONS = [
+    ("relu", lambda a: aten.relu.default(a), 1),
+    ("relu6", lambda a: F.relu6(a), 1),
+    ("hardtanh", lambda a: aten.hardtanh.default(a, -0.5, 2.0), 1),
+    ("leaky_relu", lambda a: aten.leaky_relu.default(a), 1),
+    ("leaky_relu of slope 0.3", lambda a: aten.leaky_relu.default(a, 0.3), 1),
+    ("elu", lambda a: aten.elu.default(a), 1),
+    ("elu of alpha 0.3", lambda a: aten.elu.default(a, 0.3), 1),
+    ("selu", lambda a: F.selu(a), 1),
+    ("celu", lambda a: aten.celu.default(a), 4),
+    ("celu of alpha 2", lambda a: aten.celu.default(a, 2.0), 4),
+    ("gelu", lambda a: aten.gelu.default(a), 1),
+    ("gelu by tanh", lambda a: aten.gelu.default(a, approximate="tanh"), 1),
+    ("silu", lambda a: aten.silu.default(a), 2),
+    ("mish", lambda a: aten.mish.default(a), 3),
+    ("hardsigmoid", lambda a: aten.hardsigmoid.default(a), 1),
+    ("hardswish", lambda a: aten.hardswish.default(a), 2),
+    ("softplus", lambda a: aten.softplus.default(a), 1),
+    ("softplus of beta 2", lambda a: aten.softplus.default(a, 2.0), 3),
+    ("softplus of threshold 5", lambda a: aten.softplus.default(a, 2.0, 5.0), 5),
+    ("log_sigmoid_forward", lambda a: aten.log_sigmoid_forward.default(a)[0], 3),
+    ("threshold", lambda a: aten.threshold.default(a, 0.5, 9.0), 2),
+    ("softshrink", lambda a: aten.softshrink.default(a, 0.5), 2),
+    ("hardshrink", lambda a: aten.hardshrink.default(a, 0.5), 3),
+]
+NO_DOUBLE = {"elu", "selu", "celu", "gelu", "mish", "softplus", "log_sigmoid_forward"}
+
+CASES = [
+    *[Case(f"{n} of float32", f, (X,), 2e-6, max_nodes=most) for n, f, most in FUNCTIONS],
+    *[
+        Case(f"{n} of special values", f, (ODD if "gelu" not in n else ODD[2:],))
+        for n, f, _ in FUNCTIONS
+    ],
+    *[Case(f"{n} of bfloat16", f, (H,)) for n, f, _ in FUNCTIONS],
+    *[Case(f"{n} of float16", f, (HALF,)) for n, f, _ in FUNCTIONS],
+    *[Case(f"{n} of float64", f, (D,)) for n, f, _ in FUNCTIONS if n.split()[0] not in NO_DOUBLE],
+    *[
+        Case(f"{n} with symbolic dims", f, (X,), dynamic=True)
+        for n, f, _ in FUNCTIONS
+        if n in ("gelu", "silu", "hardswish", "celu")
+    ],
+    Case("relu of int64", lambda a: F.relu(a), (I64,), max_nodes=1),
+    Case("relu of int8", lambda a: F.relu(a), (I64[:5].to(torch.int8),), max_nodes=1),
+    Case("relu of uint8", lambda a: F.relu(a), (I64[2:5].to(torch.uint8),)),
+    Case("hardtanh of ints", lambda a: aten.hardtanh.default(a, -2, 3), (I64,), max_nodes=1),
+    Case("threshold of ints", lambda a: aten.threshold.default(a, 0, 9), (I64,)),
+    Case(
+        "prelu",
+        lambda a, w: F.prelu(a, w),
+        (X, torch.tensor([0.1, -0.2, 0.3, 0.0])),
+        max_nodes=2,
+    ),
+    Case("prelu of one weight", lambda a, w: F.prelu(a, w), (X, torch.tensor([0.1]))),
+    Case("prelu of float64", lambda a, w: F.prelu(a, w), (D, torch.tensor([0.1]).double())),
+    Case("glu", lambda a: aten.glu.default(a, 1), (X,), max_nodes=3),
+    Case("glu of the last dim", lambda a: aten.glu.default(a), (X[..., :4],), max_nodes=3),
+    Case("glu of bfloat16", lambda a: aten.glu.default(a, -2), (H,)),
+    Case("glu with symbolic dims", lambda a: aten.glu.default(a, 1), (X,), dynamic=True),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_activation(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize("name", sorted(NO_DOUBLE))
+def test_float64_without_a_kernel_is_declined(name: str) -> None:
+    functions = {n: f for n, f, _ in FUNCTIONS}
+    lowering = lower(functions[name], D)
+    assert lowering.program is None
+    assert "no kernel for" in str(lowering.reasons[0])
