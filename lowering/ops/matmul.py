@@ -33,12 +33,6 @@ def mm(cx: Rule, self: Value, mat2: Value) -> Value:
     return _product(cx, self, mat2)
 
 
-@lowers(aten.mm.dtype)
-def mm_dtype(cx: Rule, self: Value, mat2: Value, out_dtype: torch.dtype) -> Value:
-    """self [M, K], mat2 [K, N] -> [M, N] in out_dtype, accumulated in it."""
-    return mm(cx, cx.cast(self, out_dtype), cx.cast(mat2, out_dtype))
-
-
 @lowers(aten.addmm.default)
 def addmm(cx: Rule, self: Value, mat1: Value, mat2: Value, beta: Scalar, alpha: Scalar) -> Value:
     """self [M, N] (or broadcast), mat1 [M, K], mat2 [K, N] -> beta*self + alpha*mat1@mat2.
@@ -71,12 +65,6 @@ def bmm(cx: Rule, self: Value, mat2: Value) -> Value:
     if _empty(cx, self):
         return cx.zeros(cx.out.dims, cx.out.dtype)
     return _batched(cx, self, mat2)
-
-
-@lowers(aten.bmm.dtype)
-def bmm_dtype(cx: Rule, self: Value, mat2: Value, out_dtype: torch.dtype) -> Value:
-    """self [B, M, K], mat2 [B, K, N] -> [B, M, N] in out_dtype, accumulated in it."""
-    return bmm(cx, cx.cast(self, out_dtype), cx.cast(mat2, out_dtype))
 
 
 @lowers(aten.baddbmm.default)
@@ -160,10 +148,14 @@ def vdot(cx: Rule, self: Value, other: Value) -> Value:
     return dot(cx, self, other)
 
 
-@lowers(aten.matmul.default, aten.linalg_matmul.default)
+@lowers(aten.matmul.default)
 def matmul(cx: Rule, self: Value, other: Value) -> Value:
     """NumPy's matmul of any two ranks, where it arrives without decomposition."""
-    return cx.op.MatMul(self, other)
+    if _empty(cx, self):
+        return cx.zeros(cx.out.dims, cx.out.dtype)
+    if self.rank < 2 or other.rank < 2:
+        return cx.op.MatMul(self, other)
+    return _matmul(cx, self, other)
 
 
 @lowers(aten.linear.default)
@@ -230,21 +222,25 @@ def _product(cx: Rule, a: Value, b: Value) -> Value:
 
 def _batched(cx: Rule, a: Value, b: Value, alpha: float = 1.0) -> Value:
     """alpha * [B, M, K] x [B, K, N] of floats or integers; alpha only for float32."""
+    out = _matmul(cx, a, b, alpha)
+    out.dims = (*a.known_dims[:-1], b.known_dims[-1])
+    return out
+
+
+def _matmul(cx: Rule, a: Value, b: Value, alpha: float = 1.0) -> Value:
+    """alpha * [*, M, K] x [*, K, N], transposed operands read where they lie."""
     floating = cx.dtype(a).is_floating_point
     left, trans_a = _operand(cx, a) if floating else (a, False)
     right, trans_b = _operand(cx, b) if floating else (b, False)
-    if trans_a or trans_b or alpha != 1:
-        out = cx.ms.FusedMatMul(
-            left,
-            right,
-            transA=1 if trans_a else None,
-            transB=1 if trans_b else None,
-            alpha=alpha if alpha != 1 else None,
-        )
-    else:
-        out = cx.op.MatMul(a, b)
-    out.dims = (*a.known_dims[:-1], b.known_dims[-1])
-    return out
+    if not (trans_a or trans_b or alpha != 1):
+        return cx.op.MatMul(a, b)
+    return cx.ms.FusedMatMul(
+        left,
+        right,
+        transA=1 if trans_a else None,
+        transB=1 if trans_b else None,
+        alpha=alpha if alpha != 1 else None,
+    )
 
 
 def _operand(cx: Rule, value: Value) -> tuple[Value, bool]:

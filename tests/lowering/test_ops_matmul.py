@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from . import harness
 from .harness import Case, check, lower
 
 aten = torch.ops.aten
@@ -194,3 +195,25 @@ def test_addbmm_of_bfloat16_stays_eager() -> None:
     args = torch.ones(3, 5).bfloat16(), P.bfloat16(), Q.bfloat16()
     (reason,) = lower(aten.addbmm.default, *args).reasons
     assert "rounds after every matrix" in str(reason)
+
+
+class Whole(torch.nn.Module):
+    """linear and matmul, which only torch.export leaves whole."""
+
+    def forward(self, x, w, b):
+        return (
+            torch.nn.functional.linear(x, w, b),
+            torch.nn.functional.linear(x[0], w),
+            torch.matmul(x, w.t()),
+            torch.matmul(x, w[0]),
+            torch.matmul(x[0], x.transpose(1, 2)),
+        )
+
+
+def test_linear_and_matmul_of_an_exported_program(monkeypatch) -> None:
+    args = P, W, BIAS
+    exported = torch.export.export(Whole(), args).graph_module
+    targets = {str(node.target) for node in exported.graph.nodes}
+    assert {"aten.linear.default", "aten.matmul.default"} <= targets
+    monkeypatch.setattr(harness, "trace", lambda fn, *args, dynamic: exported)
+    check(Case("", Whole(), args))
