@@ -22,6 +22,7 @@ from .torch_private import (
     decompositions_without,
     frozen_candidates,
     input_source,
+    real_tensors,
     translated_code,
     translating_backend,
     user_facing,
@@ -56,7 +57,8 @@ onnx.__dict__["reset"] = reset  # torch.compiler.reset() calls it
 def _compile_inference(
     gm: torch.fx.GraphModule, example_inputs: Sequence[Any], *, options: Options, frame: Frame
 ) -> BoxedFn:
-    return compile_graph(gm, options, frame, frozen_candidates(len(example_inputs)))
+    with real_tensors():
+        return compile_graph(gm, options, frame, frozen_candidates(len(example_inputs)))
 
 
 def _compile_training(

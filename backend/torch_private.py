@@ -5,6 +5,7 @@ What differs between torch releases is answered here and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import types
 import weakref
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from torch._dynamo.symbolic_convert import InstructionTranslator  # 2.11-2.13
 from torch._guards import CompileContext, TracingContext  # 2.11-2.13
 from torch._ops import OpOverload  # 2.11-2.13
 from torch.fx.graph import _BoxedCodeGen  # 2.11-2.13
+from torch.utils._python_dispatch import _disable_current_modes  # 2.11-2.13
 
 __all__ = [
     "OpOverload",
@@ -31,6 +33,7 @@ __all__ = [
     "frozen_candidates",
     "guards_text",
     "input_source",
+    "real_tensors",
     "translated_code",
     "translating_backend",
     "user_facing",
@@ -136,6 +139,11 @@ def decompositions_without(registered: Callable[[object], bool]) -> dict[Any, Ca
         and torch.Tag.nondeterministic_seeded not in op.tags
         and decomposition.__module__ == "torch._decomp.decompositions"
     }
+
+
+def real_tensors() -> contextlib.AbstractContextManager[object]:
+    """Leave AOTAutograd's fake mode, in which the graph's own constants cannot be read."""
+    return _disable_current_modes()
 
 
 def boxed_module(graph: torch.fx.Graph, root: torch.nn.Module) -> torch.fx.GraphModule:
