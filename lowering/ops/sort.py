@@ -85,6 +85,36 @@ def median(cx: Rule, self: Value) -> Value:
     return cx.reshape(_median(cx, flat, 0)[0], ())
 
 
+@lowers(aten.nanmedian.dim)
+def nanmedian_dim(cx: Rule, self: Value, dim: int, keepdim: bool) -> tuple[Value, Value]:
+    """self [*D] -> the lower median of what is not NaN along dim, and its index; NaN of none."""
+    if not cx.out.dtype.is_floating_point or not self.known_dims:
+        return median_dim(cx, self, dim, keepdim)
+    values, indices = _nanmedian(cx, self, cx.axis(dim, self.rank))
+    return cx.reshape(values, cx.outs[0].dims), cx.reshape(indices, cx.outs[1].dims)
+
+
+@lowers(aten.nanmedian.default)
+def nanmedian(cx: Rule, self: Value) -> Value:
+    """self [*D] -> [], the lower median of what is not NaN."""
+    if not cx.out.dtype.is_floating_point or 0 in self.known_dims:
+        return median(cx, self)
+    flat = cx.reshape(self, (numel(self.known_dims),))
+    return cx.reshape(_nanmedian(cx, flat, 0)[0], ())
+
+
+def _nanmedian(cx: Rule, value: Value, axis: int) -> tuple[Value, Value]:
+    """Sorted with NaN last, the element halfway through the numbers; dims kept."""
+    values, indices = top_k(cx, value, value.known_dims[axis], axis, False)
+    number = cx.cast(cx.op.Not(cx.op.IsNaN(values)), torch.int64)
+    count = cx.op.ReduceSum(number, cx.ints([axis]))
+    one, two, none = (cx.scalar(n, torch.int64) for n in (1, 2, 0))
+    half = cx.op.Div(cx.op.Max(cx.op.Sub(count, one), none), two)
+    found = [cx.op.GatherElements(v, half, axis=axis) for v in (values, indices)]
+    found[0].dims = found[1].dims = (*value.known_dims[:axis], 1, *value.known_dims[axis + 1 :])
+    return found[0], found[1]
+
+
 def _median(cx: Rule, value: Value, axis: int) -> tuple[Value, Value]:
     """The lower median and its index, dims kept."""
     size = value.known_dims[axis]

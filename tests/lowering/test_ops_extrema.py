@@ -154,6 +154,14 @@ SORTS = [
     Case("median", aten.median.default, (X,)),
     Case("median with NaN", aten.median.default, (SPOILT,)),
     Case("median of int32", aten.median.default, (INTS.int(),)),
+    Case("nanmedian.dim", lambda x: aten.nanmedian.dim(x, 1)[0], (SPOILT,)),
+    Case(
+        "nanmedian.dim of distinct numbers", lambda x: aten.nanmedian.dim(x, 1, True), (DISTINCT,)
+    ),
+    Case("nanmedian.dim of NaN only", lambda x: aten.nanmedian.dim(x, 0), (torch.full((3,), NAN),)),
+    Case("nanmedian.dim of int64", lambda x: aten.nanmedian.dim(x, 1)[0], (INTS,)),
+    Case("nanmedian", aten.nanmedian.default, (SPOILT,)),
+    Case("nanmedian of bfloat16, symbolic", aten.nanmedian.default, (X.bfloat16(),), dynamic=True),
     Case("median with symbolic dims", aten.median.default, (X,), dynamic=True),
 ]
 
