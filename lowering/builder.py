@@ -363,6 +363,9 @@ class Builder:
         """Broadcast to dims."""
         if value.dims == dims:
             return value
+        if 0 in dims and is_static(dims):
+            # onnxruntime's optimizer (1.32) drops an Expand from 1 to 0.
+            return self.constant(np.empty(dims, value.elem.numpy()), value.elem)  # type: ignore[arg-type]  # ints
         (out,) = self.emit("", "Expand", [value, self.shape(dims)], {})
         out.dims = dims
         return out

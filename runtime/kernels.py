@@ -49,10 +49,18 @@ class KernelTable:
         return self._signatures[key]
 
     def accepts(self, domain: str, op_type: str, types: tuple[tuple[str, str], ...]) -> bool:
-        """Is there a kernel for these (type variable, `tensor(...)`) pairs?"""
+        """Is there a kernel for these (type variable, `tensor(...)`) pairs?
+
+        A kernel may list types that its operator's schema does not admit (Compress of bfloat16):
+        such a model does not load.
+        """
         key = (domain, op_type, types)
         if key not in self._accepted:
-            self._accepted[key] = any(
+            schema = self._schemas.get((domain, op_type))
+            admitted = _admitted(schema) if schema is not None else {}
+            self._accepted[key] = all(
+                type_ in admitted.get(var, (type_,)) for var, type_ in types
+            ) and any(
                 all(type_ in kernel.get(var, (type_,)) for var, type_ in types)
                 for kernel in self._kernels.get((domain, op_type), ())
             )
@@ -76,6 +84,11 @@ def _newest_schemas(opset: int) -> dict[tuple[str, str], Any]:
         if key not in newest or newest[key].since_version < schema.since_version:
             newest[key] = schema
     return newest
+
+
+def _admitted(schema: Any) -> dict[str, list[str]]:  # noqa: ANN401 - a pybind class without a stub
+    """Type variables of a schema, and what each may be."""
+    return {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
 
 
 def _signature(schema: Any) -> Signature:  # noqa: ANN401 - a pybind class without a stub
