@@ -10,6 +10,7 @@ from ..builder import Value
 from ..dims import Dim, numel
 from ..registry import lowers
 from ..rule import Rule
+from ._pointwise import choose
 from .index import INT64_MAX
 from .view import diagonal_span, flat_matrix
 
@@ -125,4 +126,4 @@ def masked_scatter(cx: Rule, self: Value, mask: Value, source: Value) -> Value:
     elements = cx.reshape(cx.cast(source, cx.out.dtype), (numel(source.known_dims),))
     picked = cx.op.Gather(elements, rank, axis=0)
     picked.dims = count
-    return cx.op.Where(where, cx.reshape(picked, shape), self)
+    return choose(cx, where, cx.reshape(picked, shape), self)

@@ -18,6 +18,7 @@ from ..builder import Value
 from ..dims import Dim, Dims, broadcast, numel
 from ..registry import lowers
 from ..rule import Rule, Scalar
+from ._pointwise import choose
 from .index import at_least_1d, index_type, joint_index, move_block
 
 aten = torch.ops.aten
@@ -121,7 +122,8 @@ def _put_by_mask(
         if at >= 0:
             values = cx.reshape(values, (*dims[:at], *(1,) * mask.rank, *dims[at + 1 :]))
         fill = cx.op.Add(target, values) if accumulate else values
-        return cx.op.Where(cx.reshape(mask, (*mask.known_dims, *(1,) * behind)), fill, target)
+        here = cx.reshape(mask, (*mask.known_dims, *(1,) * behind))
+        return choose(cx, here, fill, target)
     if axis > 0:
         cx.decline("values for each place that a mask of inner dims picks")
     places = cx.op.Transpose(cx.op.NonZero(mask), perm=[1, 0])

@@ -138,6 +138,7 @@ CASES = [
         dynamic=True,
     ),
     Case("index by a mask", _index(None, 0), (X, MASK), dynamic=True, max_nodes=1),
+    Case("index by a mask, of bfloat16", _index(None, 0), (X.bfloat16(), MASK), dynamic=True),
     Case("index by a mask of all dims", _index(0), (X, X > 0), dynamic=True),
     Case("index by a mask of the first dims", _index(0), (X, X[:, :, 0] > 0), dynamic=True),
     Case("index by a mask of the last dims", _index(None, 0), (X, X[0] > -2), dynamic=True),

@@ -107,6 +107,7 @@ PUTS = [
         _put(None, 0),
         (X, MASK, torch.tensor([[[5.0]], [[6.0]]])),
     ),
+    Case("index_put of a bool by a mask", _put(0), (M > 7, M > 5, ONE < 0)),
     Case("index_put that adds by a mask", _put(0, accumulate=True), (M, M > 5, ONE)),
     Case(
         "index_put of chosen values by a mask",

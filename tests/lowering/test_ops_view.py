@@ -86,6 +86,11 @@ CASES = [
     ),
     Case("expand of a 0-d tensor", lambda x: aten.expand.default(x, [2, 3]), (ONE,)),
     Case("expand to a zero-size dim", lambda x: aten.expand.default(x, [0, 3]), (ONE,)),
+    Case(
+        "expand from one element to none, inside of a graph",
+        lambda x: aten.expand.default(x + 1, [0, 3]) * 2,
+        (X[0, 0, :1],),
+    ),
     Case("expand of bfloat16", lambda x: aten.expand_copy.default(x, [2, 2]), (ONE.bfloat16(),)),
     Case(
         "expand to symbolic dims",
