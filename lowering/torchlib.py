@@ -83,7 +83,10 @@ def _lazy(op: OpOverload) -> RuleFunction:
             if not functions:
                 raise LoweringError(f"this torch's torchlib has no function for {op}")
             adapted.append(adapt(op, functions[0]))
-        return adapted[0](cx, *_)
+        try:
+            return adapted[0](cx, *_)
+        except NotImplementedError as error:  # torchlib's way of declining some arguments
+            cx.decline(f"torchlib says: {error}")
 
     return rule
 
@@ -153,6 +156,12 @@ def _emit_again(
             _emit_again(cx, body, inner, functions, given)
             for outer, formal in zip(node.outputs, body.outputs, strict=True):
                 env[outer] = inner[formal]
+            continue
+        if node.op_type == "CastLike":  # a function of ONNX, for which there is no kernel
+            source, like = inputs
+            assert source is not None
+            assert like is not None
+            env[node.outputs[0]] = cx.builder.cast(source, like.elem)
             continue
         domain = "" if node.domain == "ai.onnx" else node.domain
         made = cx.builder.emit(domain, node.op_type, inputs, attrs, len(node.outputs))

@@ -74,7 +74,7 @@ def mul(cx: Rule, self: Operand, other: Operand) -> Value:
     return narrow(cx, cx.op.Mul(*compute(cx, self, other)))
 
 
-@lowers(aten.div.Tensor, aten.div.Scalar)
+@lowers(aten.div.Tensor, aten.div.Scalar, aten.true_divide.Tensor)
 def div(cx: Rule, self: Operand, other: Operand) -> Value:
     """self [*A], other [*B] -> self / other [*broadcast], floating (integers become float32)."""
     return narrow(cx, cx.op.Div(*compute(cx, self, other)))

@@ -252,9 +252,14 @@ def _integer_prod(cx: Rule, value: Value, axes: Sequence[int], keepdim: bool) ->
 
 def _mean(cx: Rule, self: Value, axes: Sequence[int], keepdim: bool) -> Value:
     source = cx.cast(self, cx.out.dtype)
-    if nothing(cx, source, axes):
+    sizes = [self.known_dims[a] for a in axes]
+    if 0 in sizes:
         return cx.full(cx.out.dims, math.nan, cx.out.dtype)
-    return reduce(cx, "ReduceMean", source, axes, keepdim)
+    if not any(may_be_zero(s) for s in sizes):
+        return reduce(cx, "ReduceMean", source, axes, keepdim)
+    wide = opmath(cx.out.dtype)
+    summed = reduce(cx, "ReduceSum", cx.cast(source, wide), axes, keepdim)
+    return cx.cast(cx.op.Div(summed, cx.scalar(numel(sizes), wide)), cx.out.dtype)
 
 
 def nothing(cx: Rule, value: Value, axes: Sequence[int]) -> bool:
