@@ -228,7 +228,29 @@ NORMS = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES + NORMS, ids=str)
+MASK, EMPTY = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([-1.0, -2.0, -3.0])
+
+
+def found(x):
+    """[U, 1], where U is known at run time only."""
+    return aten.nonzero.default(x > 0)
+
+
+RUN_TIME_SIZES = [
+    case
+    for x, what in ((MASK, "some"), (EMPTY, "no"))
+    for case in (
+        Case(
+            f"mean of {what} hits", lambda x: aten.mean.default(found(x) * x[0]), (x,), dynamic=True
+        ),
+        Case(f"sum of {what} int64 hits", lambda x: sum_(found(x), [0]), (x,), dynamic=True),
+        Case(f"any of {what} hits", lambda x: aten.any.default(found(x)), (x,), dynamic=True),
+        Case(f"all of {what} hits", lambda x: aten.all.dim(found(x) > 0, 0), (x,), dynamic=True),
+    )
+]
+
+
+@pytest.mark.parametrize("case", CASES + NORMS + RUN_TIME_SIZES, ids=str)
 def test_reduction(case: Case) -> None:
     check(case)
 
@@ -238,6 +260,7 @@ def test_reduction(case: Case) -> None:
     [
         ("trace of a matrix of symbolic size", aten.trace.default, (X[0],), True),
         ("an integer product over a symbolic size", lambda x: prod(x, 0), (INTS,), True),
+        ("which may be empty", lambda x: var(found(x) * x[0], [0]), (MASK,), True),
         ("pdist of a symbolic number of rows", aten._pdist_forward.default, (X[0],), True),
     ],
 )
