@@ -41,6 +41,8 @@ def is_onnxscript(function: object) -> bool:
 
 def adapt(op: OpOverload, function: Callable[..., object]) -> RuleFunction:
     """An onnxscript function, which takes the schema's arguments, as a rule."""
+    if isinstance(function, onnxscript.OnnxFunction) and not function.traceable:
+        return _adapt_script(op, function)
     arguments = schema_arguments(op)
 
     def rule(cx: Rule, *_: object) -> Value | list[Value | None]:
@@ -65,6 +67,51 @@ def adapt(op: OpOverload, function: Callable[..., object]) -> RuleFunction:
         return _from_recorder(cx, result, env)
 
     return rule
+
+
+def _adapt_script(op: OpOverload, function: onnxscript.OnnxFunction[..., Any]) -> RuleFunction:
+    """A scripted function is a graph already: its nodes are emitted with our values put in.
+
+    Recording a call of it would need annotations of what it returns, which users need not write.
+    """
+    kept = [i for i, a in enumerate(schema_arguments(op)) if a.name not in _NOT_FOR_ONNX]
+    signature = function.op_signature
+    assert signature is not None, f"{function.name} was scripted"
+    names = [p.name for p in signature.params]
+    if len(names) != len(kept):
+        raise LoweringError(
+            f"{function.name} takes ({', '.join(names)}), {op} has {len(kept)} arguments for it"
+        )
+    called = function.function_ir.get_called_functions().values()
+    functions = {(f.function_ir.domain, f.name, ""): f for f in called}
+
+    def rule(cx: Rule, *_: object) -> list[Value | None] | Value:
+        body = _function_ir(function)
+        formals = {v.name: v for v in body.inputs}
+        env: dict[ir.Value, Value] = {}
+        attributes = dict(body.attributes)
+        for name, given in zip(names, (_[i] for i in kept), strict=True):
+            if given is None:
+                continue
+            if name in formals:
+                env[formals[name]] = _as_input(cx, given)
+            else:
+                plain = int(TO_ONNX[given]) if isinstance(given, torch.dtype) else given
+                attributes[name] = ir.Attr(name, body.attributes[name].type, plain)
+        _emit_again(cx, body, env, functions, attributes)
+        results = [_lookup(cx, v, env) for v in body.outputs]
+        return results[0] if len(results) == 1 else list(results)
+
+    return rule
+
+
+def _as_input(cx: Rule, given: object) -> Value:
+    """A tensor as it is, a number or a list of numbers as a constant of ONNX's types for them."""
+    if isinstance(given, Value):
+        return given
+    if isinstance(given, sympy.Expr):
+        return cx.scalar(given, torch.int64)
+    return cx.const(given, torch.as_tensor(given).dtype)
 
 
 def register_tail(registry: Registry, ops: Mapping[OpOverload, None] | list[OpOverload]) -> None:
@@ -152,7 +199,11 @@ def _emit_again(
                 for formal, actual in zip(body.inputs, inputs, strict=False)
                 if actual is not None
             }
-            given = {**body.attributes, **{a.name: a for a in node.attributes.values()}}
+            own = {
+                a.name: a if a.ref_attr_name is None else attributes[a.ref_attr_name]
+                for a in node.attributes.values()
+            }
+            given = {**body.attributes, **own}
             _emit_again(cx, body, inner, functions, given)
             for outer, formal in zip(node.outputs, body.outputs, strict=True):
                 env[outer] = inner[formal]

@@ -64,7 +64,7 @@ ROWS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("overload", "fn", "args"), ROWS, ids=lambda v: str(v)[:30])
+@pytest.mark.parametrize(("overload", "fn", "args"), ROWS, ids=[str(row[0]) for row in ROWS])
 def test_the_tail_gives_the_numbers_of_eager(overload, fn, args) -> None:
     check(Case(str(overload), fn, args))
 
