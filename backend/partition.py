@@ -135,17 +135,40 @@ def _plan(
     regions = {
         level: _region(nodes, level, symbols, order) for level, nodes in sorted(by_level.items())
     }
-    inside = {node for region in regions.values() for node in region.nodes}
+    needed = _needed(graph, regions.values(), refused)
     steps: list[tuple[int, int, torch.fx.Node | Region]] = [
-        (levels[node], index, node)
-        for node, index in order.items()
-        if node not in inside and node.op not in ("placeholder", "output")
+        (levels[node], index, node) for node, index in order.items() if node in needed
     ]
     # A size that is read off a region's result has that region's level, and follows it.
     steps += [(level, -1, region) for level, region in regions.items()]
     steps.sort(key=lambda step: step[:2])
     eager = tuple((n, refused[n]) for n in graph.nodes if n in refused and is_operator(n))
     return Plan(tuple(regions.values()), eager, tuple(step for _, _, step in steps))
+
+
+def _needed(
+    graph: torch.fx.Graph,
+    regions: Iterable[Region],
+    refused: Mapping[torch.fx.Node, Reason],
+) -> set[torch.fx.Node]:
+    """Nodes to execute outside the regions.
+
+    Eager operators, and the sizes, constants and tuple items that they, a region or the caller
+    read. What only the inside of a region reads is not among them.
+    """
+    done = {node for region in regions for node in region.nodes if node.op == "call_function"}
+    wanted = [n for n in graph.nodes if n in refused or n.op == "output"]
+    wanted += [node for region in regions for node in region.inputs]
+    needed: set[torch.fx.Node] = set()
+    while wanted:
+        node = wanted.pop()
+        if node in done or node.op == "placeholder":
+            continue
+        done.add(node)
+        wanted.extend(node.all_input_nodes)
+        if node.op != "output":
+            needed.add(node)
+    return needed
 
 
 def _region(

@@ -19,7 +19,7 @@ from onnxruntime.capi import _pybind_state as ort_c
 from torch.utils.dlpack import from_dlpack
 
 from .errors import Reason, ReasonKind, SessionError
-from .program import OutputLayout, Program
+from .program import OutputLayout, Program, TensorSpec
 from .providers import ProviderChoice
 from .session import explain, open_session, session_options
 from .tensors import CPU_DEVICE, Feeder, as_input, ort_value, restride
@@ -106,6 +106,11 @@ class Executable:
         self._output_names = [o.name for o in program.outputs]
         self._output_devices = [CPU_DEVICE] * len(program.outputs)
         self._run_options = ort.RunOptions()
+        self._sized_at_run_time = [
+            i
+            for i, spec in enumerate(program.outputs)
+            if not all(type(d) is int for d in spec.shape)
+        ]
         self._layouts = [
             (i, layout) for i, layout in enumerate(program.layouts) if layout != OutputLayout()
         ]
@@ -154,6 +159,11 @@ class Executable:
         except ORT_ERRORS as error:
             return self._failed_run(error, args)
         outputs: list[torch.Tensor] = results.to_dlpacks(from_dlpack)
+        for index in self._sized_at_run_time:
+            if (
+                outputs[index].numel() == 0
+            ):  # DLPack gives its strides as 0, torch as if it were full
+                outputs[index] = outputs[index].new_empty(outputs[index].shape)
         for index, layout in self._layouts:
             outputs[index] = self._laid_out(outputs[index], layout)
         return outputs
@@ -195,8 +205,9 @@ class Executable:
     def _session(self, args: Sequence[Argument]) -> _Opened:
         program, setup = self.program, self.setup
         tired = setup.may_go_live and self.counters.sessions > REOPENS_BEFORE_LIVE
+        freeze = setup.freeze and not tired
         frozen = tuple(
-            i for i in setup.weights if setup.freeze and not tired and _can_freeze(args[i])
+            i for i in setup.weights if freeze and _can_freeze(args[i], program.inputs[i])
         )
         values = {i: ort_value(_contiguous(args[i])) for i in frozen}
         options = session_options(
@@ -237,9 +248,10 @@ class Executable:
         return self._eager(args)
 
 
-def _can_freeze(value: Argument) -> bool:
+def _can_freeze(value: Argument, spec: TensorSpec) -> bool:
     # onnxruntime drops an initializer without elements before it is given its data.
-    return isinstance(value, torch.Tensor) and value.numel() > 0 and freezable(value)
+    static = all(isinstance(d, int) for d in spec.shape)
+    return isinstance(value, torch.Tensor) and static and value.numel() > 0 and freezable(value)
 
 
 def _contiguous(value: Argument) -> torch.Tensor:

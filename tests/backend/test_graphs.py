@@ -277,3 +277,68 @@ def test_reset_forgets() -> None:
     dynamo_onnx.reset()
     assert dynamo_onnx.report().graphs == 0
     same(ours(X), X + 1)
+
+
+def test_control_flow_operators_run_in_eager_and_say_so() -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        y = x * 2 + 1
+        z = torch.cond(y.sum() > 0, lambda t: t.sin() + 1, lambda t: t.cos() - 1, (y,))
+        return z * 3 + y
+
+    ours = torch.compile(fn, backend="onnx")
+    with torch.no_grad():
+        for x in (X, X - 5):
+            same(ours(x), fn(x))
+    assert {f.op for f in dynamo_onnx.report(ours).fallbacks} == {"cond"}
+
+
+def test_a_small_constant_lives_in_the_program() -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        return x * torch.tensor([1.0, 2.0, 3.0, 4.0]) + 1
+
+    ours = compiled(fn)
+    same(ours(X), fn(X))
+    (program,) = dynamo_onnx.programs(ours)
+    assert len(program.inputs) == 1
+
+
+def test_a_large_constant_is_an_input() -> None:
+    table = list(range(5000))
+
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        return x * torch.tensor(table, dtype=torch.float32) + 1
+
+    ours = compiled(fn)
+    x = torch.randn(5000)
+    same(ours(x), fn(x))
+    assert len(dynamo_onnx.programs(ours)[0].inputs) == 2
+
+
+def test_data_dependent_sizes() -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        picked = x[x > 0]
+        return picked * 2 + picked.shape[0]
+
+    ours = torch.compile(fn, backend="onnx")
+    with torch.no_grad(), torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        for x in (X, -X, X.abs() + 1, -X.abs() - 1):
+            same(ours(x), fn(x))
+
+
+def test_threads_may_share_a_compiled_function() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))
+    ours = torch.compile(model, backend="onnx", options={"strict": True})
+    inputs = [torch.randn(4, 64) for _ in range(64)]
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return ours(x)
+
+    with torch.no_grad():
+        ours(inputs[0])
+        expected = [model(x) for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for got, want in zip(pool.map(call, inputs), expected, strict=True):
+            torch.testing.assert_close(got, want)

@@ -47,7 +47,7 @@ def check(graph: torch.fx.Graph, plan: Plan) -> None:
         assert done.issuperset(needs)
         assert done.isdisjoint(nodes)
         done.update(nodes)
-    assert done == {n for n in graph.nodes if n.op != "output"}
+    assert done == {n for n in graph.nodes if n.op != "output"}  # all of them are operators here
     eager = {n for n, _ in plan.eager}
     for region in plan.regions:
         assert eager.isdisjoint(region.nodes)
