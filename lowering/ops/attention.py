@@ -131,13 +131,46 @@ def attend(
     if cx.out.dtype is torch.float64:
         return _composed(cx, query, key, value, mask, is_causal, scale)
     key, value = _ungrouped(cx, key, value)
-    # The kernel for float16 adds the mask and takes the softmax in float16, eager in float32.
-    q, k, v = (cx.cast(x, torch.float32) for x in (query, key, value))
-    q, factor = _scaled(cx, q, scale)
     if mask is not None and mask.elem != ir.DataType.BOOL:
         mask = _above_lowest(cx, cx.cast(mask, torch.float32))
-    y = cx.op.Attention(q, k, v, mask, is_causal=1 if is_causal else None, scale=factor)
+    causal = 1 if is_causal else None
+    packed = [_packed(cx, x) for x in (query, key, value)]
+    if _positive(query, scale) and all(x is not None for x in packed):
+        # The kernel for float16 adds the mask and takes the softmax in float16, eager in float32.
+        q, k, v = (cx.cast(x, torch.float32) for x in packed if x is not None)
+        batch, heads, length, size = cx.out.dims
+        y = cx.op.Attention(
+            q, k, v, mask, is_causal=causal, scale=_scaled(cx, query, scale)[1],
+            q_num_heads=heads, kv_num_heads=key.known_dims[1],
+        )  # fmt: skip
+        y.dims = (batch, length, heads * size)
+        split = cx.reshape(cx.cast(y, cx.out.dtype), (batch, length, heads, size))
+        return cx.transpose(split, (0, 2, 1, 3))
+    q, k, v = (cx.cast(x, torch.float32) for x in (query, key, value))
+    q, factor = _scaled(cx, q, scale)
+    y = cx.op.Attention(q, k, v, mask, is_causal=causal, scale=factor)
     return cx.cast(y, cx.out.dtype)
+
+
+def _packed(cx: Rule, x: Value) -> Value | None:
+    """[B, S, H*D] if x is a [B, H, S, D] made from it by a transpose, which is saved that way.
+
+    Attention takes both, and gives back what it was given: on the CPU that is up to a third faster
+    at 128 tokens.
+    """
+    batch, heads, length, size = x.known_dims
+    if not isinstance(heads, int):
+        return None
+    if length == 1 or heads == 1:
+        return cx.reshape(x, (batch, length, heads * size))
+    if x.view is None or x.view[0] != "transpose" or x.view[2] != (0, 2, 1, 3):
+        return None
+    return cx.reshape(x.view[1], (batch, length, heads * size))
+
+
+def _positive(query: Value, scale: float | None) -> bool:
+    """Can the scale be an attribute of the node?"""
+    return isinstance(query.known_dims[-1], int) if scale is None else scale > 0
 
 
 def _scaled(cx: Rule, query: Value, scale: float | None) -> tuple[Value, float]:

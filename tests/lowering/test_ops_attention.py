@@ -56,6 +56,28 @@ def grouped(q, k, v):
     return flash(q, *repeat)[0]
 
 
+def split_heads(x, size=D):
+    return x.reshape(*x.shape[:2], -1, size).transpose(1, 2)
+
+
+def whole_layer(q, k, v):
+    out = flash(split_heads(q), split_heads(k), split_heads(v), is_causal=True)[0]
+    return out.transpose(1, 2).reshape(q.shape)
+
+
+def whole_masked_layer(q, k, v, mask):
+    out = flash(split_heads(q), split_heads(k), split_heads(v), attn_mask=mask)[0]
+    return out.transpose(1, 2).reshape(q.shape)
+
+
+def grouped_layer(q, k, v):
+    q, k, v = split_heads(q), split_heads(k), split_heads(v)
+    k, v = (x.repeat_interleave(4, dim=1) for x in (k, v))
+    return flash(q, k, v)[0].transpose(1, 2).reshape(B, S, -1)
+
+
+FLAT_Q, FLAT_K, FLAT_V = (heads(B, n, H * D, seed=seed) for n, seed in ((S, 6), (T, 7), (T, 8)))
+
 MASKS = {
     "[1, 1, S, T]": BIAS[:1, :1], "[B, 1, S, T]": BIAS[:, :1], "[B, H, S, T]": BIAS,
     "[1, H, S, T]": BIAS[:1], "[S, T]": BIAS[0, 0], "[B, 1, 1, T]": BIAS[:, :1, :1],
@@ -88,6 +110,23 @@ CASES = [
          lambda q, k, v, b, m: masked(q, k, v, torch.where(m, b, LOWEST)), (Q, K, V, BIAS, KEEP)),
     Case("keys and values repeated for groups of queries are not repeated", grouped,
          (heads(B, 4 * H, S, D), K, V), max_nodes=1),
+    Case("heads split from a projection and merged again are not transposed", whole_layer,
+         (FLAT_Q, FLAT_K, FLAT_V), max_nodes=1),
+    Case("heads split from a projection, with symbolic dims", whole_layer,
+         (FLAT_Q, FLAT_K, FLAT_V), dynamic=True),
+    Case("heads split from a projection, with a mask", whole_masked_layer,
+         (FLAT_Q, FLAT_K, FLAT_V, MIXED)),
+    Case("heads split from a projection, one query", whole_layer,
+         (FLAT_Q[:, :1], FLAT_K, FLAT_V), max_nodes=1),
+    Case("heads split from a projection, bfloat16", whole_masked_layer,
+         (FLAT_Q.bfloat16(), FLAT_K.bfloat16(), FLAT_V.bfloat16(), BIAS.bfloat16())),
+    Case("heads split from a projection and repeated for groups of queries", grouped_layer,
+         (heads(B, S, 4 * H * D), FLAT_K, FLAT_V), max_nodes=1),
+    Case("heads split from a projection, not merged again",
+         lambda q, k, v: attend(split_heads(q), split_heads(k), split_heads(v)),
+         (FLAT_Q, FLAT_K, FLAT_V)),
+    Case("heads split from a projection, a negative scale", lambda q, k, v: flash(
+        split_heads(q), split_heads(k), split_heads(v), scale=-1.0)[0], (FLAT_Q, FLAT_K, FLAT_V)),
     Case("float64 with a mask", masked, tuple(x.double() for x in (Q, K, V, MIXED))),
     Case("float64, causal", causal,
          tuple(x.double() for x in (Q, K, V))),
