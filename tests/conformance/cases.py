@@ -1,0 +1,142 @@
+"""The cases of the operator sweep: PyTorch's `op_db`, its dtypes, variants and sample inputs."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.utils import _pytree as pytree
+
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int64": torch.int64,
+    "int32": torch.int32,
+    "uint8": torch.uint8,
+    "bool": torch.bool,
+    "complex64": torch.complex64,
+}
+VARIANTS = ("function", "dynamic", "inplace", "out")
+
+# What these return is whatever the memory held: only dtype, shape and strides are defined.
+UNDEFINED_VALUES = frozenset(
+    {
+        "empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided",
+        "resize_", "resize_as_",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One call: `name` is op_db's, `index` the number of the sample among those chosen."""
+
+    name: str
+    dtype: str
+    variant: str
+    index: int
+
+    @property
+    def key(self) -> str:
+        """A name to select it by."""
+        return f"{self.name}/{self.dtype}/{self.variant}/{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A case made ready: `fn(*args)`, all of whose tensors are in args.
+
+    The last `outs` of them are for `out=`; the values are compared if `defined`.
+    """
+
+    case: Case
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    outs: int
+    defined: bool
+
+
+def operator_names() -> list[str]:
+    """The operators of op_db with their variant names, each once."""
+    return list(dict.fromkeys(_full_name(op) for op in op_db))
+
+
+def calls(name: str, dtype: str, samples: int) -> Iterator[Call]:
+    """The calls of one operator in one dtype, `samples` inputs a variant."""
+    for op in op_db:
+        if _full_name(op) != name or DTYPES[dtype] not in op.supported_dtypes("cpu"):
+            continue
+        for variant in VARIANTS:
+            function = _function(op, variant)
+            if function is None:
+                continue
+            count = samples if variant == "function" else max(1, samples // 2)
+            for index, sample in enumerate(_samples(op, DTYPES[dtype], count)):
+                case = Case(name, dtype, variant, index)
+                leaves, spec = pytree.tree_flatten((sample.input, sample.args, sample.kwargs))
+                yield _call(case, function, leaves, spec, op)
+
+
+def _call(case: Case, function: Any, leaves: list[Any], spec: Any, op: Any) -> Call:
+    """Tensors become arguments; everything else stays in the closure."""
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+    fixed = [None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+
+    def fn(*tensors: torch.Tensor) -> Any:
+        filled = list(fixed)
+        for place, tensor in zip(places, tensors, strict=False):
+            filled[place] = tensor
+        first, args, kwargs = pytree.tree_unflatten(filled, spec)
+        out = tensors[len(places) :]
+        if out:
+            kwargs = {**kwargs, "out": out[0] if len(out) == 1 else tuple(out)}
+        return function(first, *args, **kwargs)
+
+    args = tuple(leaves[i] for i in places)
+    given = len(args)
+    if case.variant == "out":
+        with torch.no_grad():
+            expected = fn(*[a.clone() for a in args])
+        outs = pytree.tree_leaves(expected)
+        args += tuple(torch.empty_like(o) for o in outs)
+    return Call(case, fn, args, len(args) - given, op.name not in UNDEFINED_VALUES)
+
+
+def _function(op: Any, variant: str) -> Any:
+    if variant == "inplace":
+        return op.inplace_variant
+    if variant == "out":
+        return op.op if op.supports_out else None
+    return op.op
+
+
+def _samples(op: Any, dtype: torch.dtype, count: int) -> list[Any]:
+    """Samples spread over op_db's, with one non-contiguous and, where there is one, one empty."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        every = list(op.sample_inputs("cpu", dtype, requires_grad=False))
+    if not every:
+        return []
+    chosen = every[:1] + random.Random(0).sample(every[1:], min(count - 1, len(every) - 1))
+    empty = [s for s in every if _is_empty(s)]
+    if count > 1 and empty and not any(_is_empty(s) for s in chosen):
+        chosen[-1] = empty[0]
+    if count > 1:
+        chosen.append(every[0].noncontiguous())
+    return chosen
+
+
+def _is_empty(sample: Any) -> bool:
+    leaves = pytree.tree_leaves((sample.input, sample.args, sample.kwargs))
+    return any(isinstance(leaf, torch.Tensor) and leaf.numel() == 0 for leaf in leaves)
+
+
+def _full_name(op: Any) -> str:
+    return f"{op.name}.{op.variant_test_name}" if op.variant_test_name else op.name

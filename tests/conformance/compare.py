@@ -1,0 +1,98 @@
+"""Is this eager's answer? Structure, dtype, shape, values, and what happened to the inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+# Relative and absolute. Two ways of computing in one dtype differ by rounding, and reductions by
+# their order: a few units in the last place of the largest intermediate.
+TOLERANCE = {
+    torch.float64: 1e-9,
+    torch.float32: 1e-4,
+    torch.float16: 1e-2,
+    torch.bfloat16: 4e-2,
+    torch.complex64: 1e-4,
+    torch.complex128: 1e-9,
+}
+
+
+# Which of several equal elements comes first is left open by torch (`stable=False`), and eager's
+# choice changes with the number of elements and the processor.
+OPEN_AMONG_TIES = frozenset(
+    {"sort", "argsort", "topk", "msort", "kthvalue", "median", "nanmedian", "mode", "cummax",
+     "cummin", "max.reduction_with_dim", "min.reduction_with_dim", "argmax", "argmin"}
+)  # fmt: skip
+
+
+def indices_resolved(result: Any, source: torch.Tensor) -> Any:
+    """A result with its index tensors replaced by the elements that they point at, if they can be.
+
+    Two such results are equal when they differ only in the choice among equal elements.
+    """
+    leaves, spec = pytree.tree_flatten(result)
+    values = [v for v in leaves if isinstance(v, torch.Tensor) and v.dtype != torch.int64]
+    resolved: list[Any] = []
+    for leaf in leaves:
+        if not isinstance(leaf, torch.Tensor) or leaf.dtype != torch.int64:
+            resolved.append(leaf)
+            continue
+        resolved.append(_pointed_at(leaf, source, values[0] if values else None))
+    return pytree.tree_unflatten(resolved, spec)
+
+
+def _pointed_at(
+    indices: torch.Tensor, source: torch.Tensor, values: torch.Tensor | None
+) -> torch.Tensor:
+    for dim in range(source.dim()):
+        shaped = indices
+        if shaped.dim() == source.dim() - 1:
+            shaped = shaped.unsqueeze(dim)
+        others = [d for d in range(source.dim()) if d != dim]
+        if shaped.dim() != source.dim() or any(
+            shaped.shape[d] != source.shape[d] for d in others
+        ):
+            continue
+        if shaped.numel() and int(shaped.max()) >= source.shape[dim]:
+            continue
+        found = source.gather(dim, shaped).reshape(indices.shape)
+        if values is None or torch.equal(found.nan_to_num(), values.nan_to_num()):
+            return found
+    return indices
+
+
+def difference(ours: Any, eager: Any, *, values: bool = True) -> str:
+    """What differs, in a line; "" for nothing."""
+    our_leaves, our_spec = pytree.tree_flatten(ours)
+    leaves, spec = pytree.tree_flatten(eager)
+    if our_spec != spec:
+        return f"structure {our_spec} for {spec}"
+    for index, (a, b) in enumerate(zip(our_leaves, leaves, strict=True)):
+        found = _leaf(a, b, values=values)
+        if found:
+            return f"item {index}: {found}" if len(leaves) > 1 else found
+    return ""
+
+
+def _leaf(ours: Any, eager: Any, *, values: bool) -> str:
+    if not isinstance(eager, torch.Tensor):
+        equal = ours == eager or (ours != ours and eager != eager)  # noqa: PLR0124 - NaN
+        return "" if type(ours) is type(eager) and equal else f"{ours!r} for {eager!r}"
+    if not isinstance(ours, torch.Tensor):
+        return f"{type(ours).__name__} for a tensor"
+    for what in ("dtype", "shape", "layout", "requires_grad"):
+        a, b = getattr(ours, what), getattr(eager, what)
+        if a != b:
+            return f"{what} {a} for {b}"
+    if not values or eager.layout is not torch.strided:
+        return ""
+    tolerance = TOLERANCE.get(eager.dtype, 0.0)
+    try:
+        torch.testing.assert_close(
+            ours, eager, rtol=tolerance, atol=tolerance, equal_nan=True, check_stride=False
+        )
+    except AssertionError as error:
+        return " ".join(str(error).split())[:300]
+    return ""

@@ -1,0 +1,138 @@
+"""Runs cases in a process of its own: a line of JSON before and after each, on standard output.
+
+The parent learns from a line without an answer which case ended the process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import warnings
+from typing import Any
+
+import dynamo_onnx
+import torch
+
+from .cases import Call, calls
+from .compare import OPEN_AMONG_TIES, difference, indices_resolved
+
+CASE_LIMIT_S = 120
+
+
+class TooSlow(Exception):
+    """A case ran past its limit."""
+
+
+def main() -> None:
+    """Jobs come as lines of JSON on standard input: name, dtype, samples, skip (case keys)."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.getLogger().setLevel(logging.ERROR)
+    logging.getLogger("torch").setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGALRM, _too_slow)
+    for line in sys.stdin:
+        job = json.loads(line)
+        for call in _calls(job["name"], job["dtype"], job["samples"]):
+            if call.case.key in job["skip"]:
+                continue
+            _say({"start": call.case.key})
+            _say({"done": call.case.key, **run(call)})
+        _say({"finished": job["name"]})
+
+
+def run(call: Call) -> dict[str, Any]:
+    """One case: its outcome (native, eager, wrong, crashed, invalid) and what there is to say."""
+    torch._dynamo.reset()
+    dynamo_onnx.reset()
+    signal.alarm(CASE_LIMIT_S)
+    try:
+        with torch.no_grad():
+            return _run(call)
+    except TooSlow:
+        return {"outcome": "crashed", "detail": f"no answer within {CASE_LIMIT_S} s"}
+    finally:
+        signal.alarm(0)
+
+
+def _run(call: Call) -> dict[str, Any]:
+    ours = [_like(a) for a in call.args]
+    args = [_like(a) for a in call.args]
+    torch.manual_seed(0)
+    try:
+        expected = call.fn(*args)
+    except TooSlow:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever eager does not accept is no case
+        return {"outcome": "invalid", "detail": f"{type(error).__name__}: {error}"[:200]}
+    compiled = torch.compile(
+        call.fn, backend="onnx", dynamic=True if call.case.variant == "dynamic" else None
+    )
+    torch.manual_seed(0)
+    try:
+        got = compiled(*ours)
+    except TooSlow:
+        raise
+    except Exception as error:  # noqa: BLE001 - any exception where eager has an answer
+        detail = f"{type(error).__name__}: {error}"[:600]
+        return {"outcome": "invalid" if _fails_without_us(call) else "crashed", "detail": detail}
+    if call.case.name in OPEN_AMONG_TIES and args and args[0].dtype != torch.int64:
+        got, expected = (indices_resolved(r, call.args[0]) for r in (got, expected))
+    found = difference(got, expected, values=call.defined)
+    if not found and call.defined:
+        given = len(call.args) - call.outs
+        found = difference(ours[:given], args[:given])
+        found = found and f"inputs afterwards: {found}"
+    report = dynamo_onnx.report()
+    reasons = sorted({f"{f.op}: {f.reason}" for f in report.fallbacks})
+    if found:
+        return {"outcome": "wrong", "detail": found, "reasons": reasons}
+    if report.graphs == 0:
+        return {"outcome": "eager", "reasons": ["Dynamo captured no graph"]}
+    return {"outcome": "eager" if reasons else "native", "reasons": reasons}
+
+
+def _fails_without_us(call: Call) -> bool:
+    """Does torch.compile fail on this call with its own backend too?"""
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        call.fn, backend="aot_eager", dynamic=True if call.case.variant == "dynamic" else None
+    )
+    try:
+        compiled(*[_like(a) for a in call.args])
+    except Exception:  # noqa: BLE001 - that it fails is the answer
+        return True
+    return False
+
+
+def _like(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy with the same strides."""
+    if tensor.layout is not torch.strided:
+        return tensor.detach().clone()
+    copy = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+    if 0 in tensor.stride() and tensor.numel():
+        return tensor.detach().clone()
+    copy.copy_(tensor.detach())
+    return copy
+
+
+def _calls(name: str, dtype: str, samples: int) -> list[Call]:
+    try:
+        return list(calls(name, dtype, samples))
+    except Exception as error:  # noqa: BLE001 - op_db cannot make samples on this machine
+        _say({"unavailable": f"{name} {dtype}", "detail": f"{type(error).__name__}: {error}"[:200]})
+        return []
+
+
+def _too_slow(*_: object) -> None:
+    raise TooSlow
+
+
+def _say(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
