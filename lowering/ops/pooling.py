@@ -15,6 +15,7 @@ from ..builder import Value
 from ..dims import Dim, numel
 from ..registry import lowers
 from ..rule import Rule
+from .extrema import extremum
 from .normalization import used
 
 aten = torch.ops.aten
@@ -34,8 +35,8 @@ def max_pool(
 ) -> tuple[Value, Value | None]:
     """self [N?, C, *S] -> values [N?, C, *T], indices [N?, C, *T] into the plane of each channel.
 
-    ONNX counts its indices through the whole tensor; the plane's size takes them apart. ONNX
-    Runtime passes over NaN where ATen returns it.
+    ONNX counts its indices through the whole tensor; the plane's size takes them apart. The index
+    of a NaN is that of the greatest number beside it.
     Ref: https://onnx.ai/onnx/operators/onnx__MaxPool.html
     """
     spatial = _spatial(cx)
@@ -43,7 +44,12 @@ def max_pool(
         values, indices = (cx.zeros(m.dims, m.dtype) for m in cx.outs)
         return values, indices
     attrs = _window(spatial, kernel_size, stride, padding, ceil_mode)
-    attrs["dilations"] = _unless(_per_dim(dilation, spatial), 1)
+    dilations = _per_dim(dilation, spatial)
+    attrs["dilations"] = _unless(dilations, 1)
+    for size, step in zip(self.known_dims[-spatial:], dilations, strict=True):
+        if attrs["pads"] and step > (size if isinstance(size, int) else 2):
+            # Its maximum is -inf in ATen, the lowest finite number in ONNX Runtime.
+            cx.decline("a max pool whose dilated windows may lie around all elements")
     return _max_pool(cx, self, spatial, attrs)
 
 
@@ -115,17 +121,54 @@ def adaptive_max_pool(
 def _max_pool(
     cx: Rule, x: Value, spatial: int, attrs: dict[str, Any]
 ) -> tuple[Value, Value | None]:
+    dtype = cx.out.dtype
     batched = _batched(cx, x, spatial)
-    if not used(cx, 1):
-        return _unbatched(cx, cx.op.MaxPool(batched, **attrs), spatial), None
-    if cx.out.dtype in (torch.float16, torch.bfloat16):
+    if dtype in (torch.float16, torch.bfloat16):
         batched = cx.cast(batched, torch.float32)
-    values, indices = cx.op.MaxPool(
-        batched, **attrs, outputs=2, dtypes=[batched.elem, ir.DataType.INT64]
-    )
-    plane = cx.scalar(numel(batched.known_dims[2:]), torch.int64)
-    values = cx.cast(values, cx.out.dtype)
-    return _unbatched(cx, values, spatial), _unbatched(cx, cx.op.Mod(indices, plane), spatial, 1)
+    indices = None
+    if used(cx, 1):
+        values, places = cx.op.MaxPool(
+            batched, **attrs, outputs=2, dtypes=[batched.elem, ir.DataType.INT64]
+        )
+        plane = cx.scalar(numel(batched.known_dims[2:]), torch.int64)
+        indices = _unbatched(cx, cx.op.Mod(places, plane), spatial, 1)
+    else:
+        values = cx.op.MaxPool(batched, **attrs)
+    if dtype.is_floating_point:
+        values = _nan_and_infinity(cx, batched, values, attrs)
+    return _unbatched(cx, cx.cast(values, dtype), spatial), indices
+
+
+def _nan_and_infinity(cx: Rule, x: Value, values: Value, attrs: dict[str, Any]) -> Value:
+    """The values, or NaN for windows with one, or -inf for windows of nothing else.
+
+    ONNX Runtime's MaxPool passes over NaN, and in float32 starts from the lowest finite number,
+    which wins over -inf. The mean of the window tells: it is NaN if an element is, as infinities
+    are clipped before they can meet; and it is at the lower bound if all elements are -inf, which
+    scaling sets apart from the lowest finite number. Means too are taken in blocks of channels, so
+    that this costs less than questions to each element.
+    """
+    dtype = cx.dtype(x)
+    nan = cx.scalar(math.nan, torch.float32)
+    if dtype is torch.float64:
+        small = cx.op.Where(cx.op.Equal(x, x), cx.scalar(0, torch.float32), nan)
+    elif _never_negative(x):
+        small = x
+    else:
+        scaled = cx.op.Mul(x, cx.scalar(2.0**-100, dtype))
+        small = cx.op.Clip(scaled, cx.scalar(-(2.0**30), dtype), cx.scalar(1, dtype))
+    mean = cx.op.AveragePool(small, **attrs)
+    values = cx.op.Where(cx.op.Equal(mean, mean), values, cx.cast(nan, dtype))
+    if dtype is torch.float64 or small is x:
+        return values
+    infinite = cx.op.Less(mean, cx.scalar(-(2.0**30) * (1 - 1e-6), dtype))
+    out: Value = cx.op.Where(infinite, cx.scalar(-math.inf, dtype), values)
+    return out
+
+
+def _never_negative(x: Value) -> bool:
+    node = x.producer()
+    return node is not None and node.op_type in ("Relu", "Sigmoid")
 
 
 def _average(
@@ -256,7 +299,7 @@ def _window_means(cx: Rule, x: Value, axis: int, starts: Ints, counts: Ints) -> 
 
 def _window_maxima(cx: Rule, x: Value, axis: int, starts: Ints, counts: Ints) -> Value:
     elements = _gather(cx, x, axis, starts, counts)
-    maxima: Value = cx.op.ReduceMax(elements, cx.ints([axis + 1]), keepdims=0)
+    maxima = extremum(cx, "ReduceMax", elements, [axis + 1], keepdim=False)
     maxima.dims = _with(x, axis, len(starts))
     return maxima
 

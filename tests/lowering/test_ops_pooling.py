@@ -19,6 +19,13 @@ def rand(*dims, dtype=torch.float32, seed=0):
 
 X1, X2, X3 = rand(2, 3, 11), rand(2, 3, 10, 11), rand(2, 3, 6, 7, 8)
 TIES = (X2 * 2).round()
+ODD = X2.clone()
+ODD[0, 0, 2, 2] = torch.nan
+ODD[0, 1, 3:6, 3:6] = torch.inf
+ODD[0, 1, 3, 3] = ODD[0, 1, 6, 6] = -torch.inf
+ODD[0, 2] = torch.finfo(torch.float32).max
+ODD[1, 0, 5, 5], ODD[1, 0, 6, 6] = torch.nan, torch.inf
+ODD[1, 1, 5, 5], ODD[1, 1, 6, 6] = torch.nan, -torch.inf
 LOW = torch.full((1, 2, 4, 4), -torch.inf)
 
 
@@ -37,11 +44,15 @@ WINDOWS = [
 
 CASES = [
     Case("max_pool1d", call(F.max_pool1d, 3, 2), (X1,)),
-    Case("max_pool2d is one node", call(F.max_pool2d, 3, 2, 1), (X2,), max_nodes=1),
+    Case("max_pool2d is one node and the questions for NaN and -inf",
+         call(F.max_pool2d, 3, 2, 1), (X2,), max_nodes=8),
     Case("max_pool2d with symbolic dims", call(F.max_pool2d, 3, 2, 1), (X2,), dynamic=True,
-         max_nodes=1),
+         max_nodes=8),
     Case("max_pool2d in ceil mode with symbolic dims", call(F.max_pool2d, 2, 3, 1, ceil_mode=True),
          (X2,), dynamic=True),
+    Case("max_pool2d of -inf in ceil mode", call(F.max_pool2d, 2, 3, 1, ceil_mode=True), (LOW,)),
+    Case("max_pool2d of -inf in ceil mode, another stride",
+         call(F.max_pool2d, 3, 2, 1, ceil_mode=True), (LOW,)),
     Case("max_pool2d, unbatched", call(F.max_pool2d, 3, 2, 1), (X2[0],)),
     Case("max_pool2d with dilation", call(F.max_pool2d, 3, 2, 1, (2, 1)), (X2,)),
     Case("max_pool2d with its indices", call(F.max_pool2d, 3, 2, 1, return_indices=True), (X2,)),
@@ -54,6 +65,28 @@ CASES = [
     Case("max_pool2d with its indices and dilation",
          call(F.max_pool2d, 3, 2, 1, 2, return_indices=True), (TIES,)),
     Case("max_pool2d of -inf", call(F.max_pool2d, 2, return_indices=True), (LOW,)),
+    *(Case(f"max_pool2d in which NaN wins, {name}", call(F.max_pool2d, 3, 2, 1), (x,))
+      for name, x in (("float32", ODD), ("float64", ODD.double()), ("bfloat16", ODD.bfloat16()))),
+    Case("max_pool2d in which NaN wins, behind relu", lambda x: F.max_pool2d(F.relu(x), 3, 2, 1),
+         (ODD,), max_nodes=5),
+    Case("max_pool2d in which NaN wins, dilated, in ceil mode",
+         call(F.max_pool2d, 2, 2, 1, 2, ceil_mode=True), (ODD,)),
+    Case("max_pool2d of -inf beside padding", call(F.max_pool2d, 3, 2, 1), (LOW,)),
+    Case("max_pool2d of -inf beside padding, float64", call(F.max_pool2d, 3, 2, 1),
+         (LOW.double(),)),
+    Case("max_pool2d of -inf beside padding, with indices",
+         call(F.max_pool2d, 3, 2, 1, return_indices=True), (LOW,)),
+    Case("max_pool3d of -inf beside padding", call(F.max_pool3d, 3, 2, 1), (LOW[..., None],)),
+    Case("max_pool1d of -inf beside padding", call(F.max_pool1d, 3, 2, 1), (LOW[0],)),
+    Case("max_pool2d of -inf without padding", call(F.max_pool2d, 2), (LOW,)),
+    Case("max_pool2d of -inf and the lowest number", call(F.max_pool2d, 2, 1),
+         (torch.where(X2[:1, :2, :4, :4] > 1, torch.finfo(torch.float32).min, LOW),)),
+    Case("max_pool2d of -inf, bfloat16", call(F.max_pool2d, 2), (LOW.bfloat16(),)),
+    Case("max_pool2d of -inf in a wide window", call(F.max_pool2d, 60), (
+        torch.full((1, 1, 61, 120), -torch.inf).index_fill(3, torch.tensor([90]), -3e38),)),
+    Case("max_pool2d of -inf, dilated", call(F.max_pool2d, 3, 2, 1, 2), (LOW,)),
+    Case("adaptive_max_pool2d in which NaN wins", values(aten.adaptive_max_pool2d.default, [7, 4]),
+         (ODD,)),
     Case("max_pool2d of an empty batch", call(F.max_pool2d, 2), (X2[:0],)),
     Case("max_pool2d of float64", call(F.max_pool2d, 3, 2), (X2.double(),)),
     Case("max_pool2d of bfloat16", call(F.max_pool2d, 3, 2), (X2.bfloat16(),)),
@@ -62,7 +95,7 @@ CASES = [
     Case("max_pool2d of uint8", call(F.max_pool2d, 3, 2), ((X2.abs() * 50).to(torch.uint8),)),
     Case("max_pool2d of int8 with padding", call(F.max_pool2d, 3, 2, 1),
          ((X2 * 20).to(torch.int8),)),
-    Case("max_pool3d", call(F.max_pool3d, 2, 2), (X3,), max_nodes=1),
+    Case("max_pool3d", call(F.max_pool3d, 2, 2), (X3,), max_nodes=8),
     Case("max_pool3d with its indices", call(F.max_pool3d, 3, 2, 1, return_indices=True), (X3,)),
     Case("max_pool3d, unbatched", call(F.max_pool3d, 2), (X3[0],)),
     Case("avg_pool1d", call(F.avg_pool1d, 3, 2, 1), (X1,)),
@@ -141,3 +174,8 @@ def test_a_divisor_in_ceil_mode_stays_eager() -> None:
     pool = call(F.avg_pool2d, 3, 2, ceil_mode=True, divisor_override=5)
     (reason,) = lower(pool, X2).reasons
     assert "divisor_override" in reason.detail
+
+
+def test_windows_around_all_elements_stay_eager() -> None:
+    (reason,) = lower(call(F.max_pool2d, 2, 1, 1, 2), X2[..., :1, :1]).reasons
+    assert "around all elements" in reason.detail
