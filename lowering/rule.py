@@ -255,11 +255,11 @@ def _fake(arg: object) -> Any:  # noqa: ANN401 - a FakeTensor or a number
     return arg.meta["val"] if isinstance(arg, torch.fx.Node) else arg
 
 
-def _wrap(value: float | bool, dtype: torch.dtype) -> float | int | bool:
+def _wrap(value: float, dtype: torch.dtype) -> float:
     """A Python number as torch stores it in dtype (integers wrap around)."""
     if dtype is torch.bool:
         return bool(value)
-    if dtype.is_floating_point or not isinstance(value, (int, float)):
+    if dtype.is_floating_point:
         return float(value)
     number = int(value)
     info = torch.iinfo(dtype)

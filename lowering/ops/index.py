@@ -211,6 +211,16 @@ def nonzero(cx: Rule, self: Value) -> Value:
     return cx.transpose(found, (1, 0))
 
 
+@lowers(aten.nonzero_static.default)
+def nonzero_static(cx: Rule, self: Value, size: Dim, fill_value: int) -> Value:
+    """self [*D] of rank K -> int64 [size, K], what nonzero gives, cut off or filled up."""
+    if self.rank == 0:
+        cx.decline("nonzero of a 0-d tensor")
+    found = cx.op.Transpose(cx.op.NonZero(cx.cast(self, torch.bool)), perm=[1, 0])
+    filled = cx.op.Pad(found, cx.ints([0, 0, size, 0]), cx.scalar(fill_value, torch.int64))
+    return cx.op.Slice(filled, cx.ints([0]), cx.ints([size]), cx.ints([0]))
+
+
 # ---------------------------------------------------------------- along one dim
 @lowers(aten.index_select.default)
 def index_select(cx: Rule, self: Value, dim: int, index: Value) -> Value:

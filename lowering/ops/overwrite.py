@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import sympy
 import torch
@@ -90,22 +92,37 @@ def select_scatter(cx: Rule, self: Value, src: Value, dim: int, index: Dim) -> V
 @lowers(aten.diagonal_scatter.default)
 def diagonal_scatter(cx: Rule, self: Value, src: Value, offset: int, dim1: int, dim2: int) -> Value:
     """self [..., M, ..., N, ...] (dim1, dim2) with src [*B, K] over its [i, i + offset]."""
-    flat, cols = flat_matrix(cx, self, dim1, dim2)
-    count = src.known_dims[-1]
+    return _over_diagonal(cx, self, cx.cast(src, cx.out.dtype), offset, dim1, dim2)
+
+
+@lowers(aten.diagonal_backward.default)
+def diagonal_backward(
+    cx: Rule, grad_output: Value, input_sizes: Sequence[Dim], offset: int, dim1: int, dim2: int
+) -> Value:
+    """grad [*B, K] -> [..., M, ..., N, ...] (dim1, dim2) of zeros with grad at [i, i + offset]."""
+    zeros = cx.zeros(cx.out.dims, cx.out.dtype)
+    return _over_diagonal(cx, zeros, grad_output, offset, dim1, dim2)
+
+
+def _over_diagonal(
+    cx: Rule, target: Value, source: Value, offset: int, dim1: int, dim2: int
+) -> Value:
+    flat, cols = flat_matrix(cx, target, dim1, dim2)
+    count = source.known_dims[-1]
     if not isinstance(cols, int) or not isinstance(count, int):
-        cx.decline("diagonal_scatter over symbolic sizes")
+        cx.decline("a write over a diagonal of symbolic sizes")
     if count == 0:
-        return self
+        return target
     first, _ = diagonal_span(offset, cols, count)
     places = cx.const(first + np.arange(count) * (cols + 1), torch.int64)
-    source = cx.cast(src, cx.out.dtype)
     axis = flat.rank - 1
-    written = cx.op.ScatterElements(flat, cx.expand(places, src.known_dims), source, axis=axis)
+    written = cx.op.ScatterElements(flat, cx.expand(places, source.known_dims), source, axis=axis)
     written.dims = flat.dims
-    a, b = cx.axis(dim1, self.rank), cx.axis(dim2, self.rank)
-    perm = [*(i for i in range(self.rank) if i not in (a, b)), a, b]
-    matrix = cx.reshape(written, tuple(self.known_dims[i] for i in perm))
-    return cx.transpose(matrix, [perm.index(i) for i in range(self.rank)])
+    rank = target.rank
+    a, b = cx.axis(dim1, rank), cx.axis(dim2, rank)
+    perm = [*(i for i in range(rank) if i not in (a, b)), a, b]
+    matrix = cx.reshape(written, tuple(target.known_dims[i] for i in perm))
+    return cx.transpose(matrix, [perm.index(i) for i in range(rank)])
 
 
 @lowers(aten.masked_scatter.default)

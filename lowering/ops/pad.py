@@ -149,3 +149,20 @@ def slice_backward(
 def _on_axis(pad: Dim, axis: int, rank: int) -> list[Dim]:
     """This pad on one axis, none on the others."""
     return [pad if a == axis else 0 for a in range(rank)]
+
+
+@lowers(aten.block_diag.default)
+def block_diag(cx: Rule, tensors: Sequence[Value]) -> Value:
+    """[Mi, Ni]... -> [sum(Mi), sum(Ni)] of zeros with each where the one before ends.
+
+    A vector is a row, a 0-d tensor one element.
+    """
+    blocks = [cx.reshape(v, (1,) * (2 - v.rank) + v.known_dims) for v in cx.promote(*tensors)]
+    width = cx.out.dims[1]
+    left: Dim = 0
+    rows: list[Value] = []
+    for block in blocks:
+        own = block.known_dims[1]
+        rows.append(pad_constant(cx, block, [0, left], [0, width - left - own]))
+        left += own
+    return rows[0] if len(rows) == 1 else cx.op.Concat(*rows, axis=0)

@@ -387,3 +387,25 @@ def _scatter_slices(
     written = _reduce_into(cx, data, positions, updates, axis, reduction, include_self)
     written.dims = data.dims
     return cx.reshape(written, cx.out.dims)
+
+
+@lowers(aten.embedding_dense_backward.default)
+def embedding_dense_backward(
+    cx: Rule,
+    grad_output: Value,
+    indices: Value,
+    num_weights: Dim,
+    padding_idx: Dim,
+    scale_grad_by_freq: bool,
+) -> Value:
+    """grad [*I, E], indices [*I] -> [num_weights, E]: the sum of grad per index, but padding's."""
+    if scale_grad_by_freq:
+        cx.decline("gradients divided by how often an index occurs")
+    count, width = numel(indices.known_dims), grad_output.known_dims[-1]
+    grad = cx.reshape(grad_output, (count, width))
+    rows = cx.reshape(cx.cast(indices, torch.int64), (count, 1))
+    if not isinstance(padding_idx, int) or padding_idx >= 0:
+        padding = cx.op.Equal(rows, cx.scalar(padding_idx, torch.int64))
+        grad = cx.op.Where(padding, cx.scalar(0, cx.out.dtype), grad)
+    zeros = cx.zeros((num_weights, width), cx.out.dtype)
+    return _scatter(cx, zeros, cx.expand(rows, (count, width)), grad, 0, "add")

@@ -51,9 +51,7 @@ def _pointed_at(
         if shaped.dim() == source.dim() - 1:
             shaped = shaped.unsqueeze(dim)
         others = [d for d in range(source.dim()) if d != dim]
-        if shaped.dim() != source.dim() or any(
-            shaped.shape[d] != source.shape[d] for d in others
-        ):
+        if shaped.dim() != source.dim() or any(shaped.shape[d] != source.shape[d] for d in others):
             continue
         if shaped.numel() and int(shaped.max()) >= source.shape[dim]:
             continue

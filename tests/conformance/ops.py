@@ -67,8 +67,9 @@ class Sweep:
     def _run(self, worker: _Worker, job: Job, skip: list[str]) -> str | None:
         """Run one job; the key of the case that ended the process, if one did."""
         current = f"{job.name}/{job.dtype}/samples/0"
-        for message in worker.answers({"name": job.name, "dtype": job.dtype,
-                                       "samples": job.samples, "skip": skip}):
+        for message in worker.answers(
+            {"name": job.name, "dtype": job.dtype, "samples": job.samples, "skip": skip}
+        ):
             with self.lock:
                 if "start" in message:
                     current = message["start"]
@@ -134,9 +135,7 @@ def main() -> int:
             for dtype in options.dtypes.split(","):
                 jobs.put(Job(name, dtype, options.samples))
     sweep, total = Sweep(), jobs.qsize()
-    threads = [
-        threading.Thread(target=sweep.drive, args=(jobs,)) for _ in range(options.workers)
-    ]
+    threads = [threading.Thread(target=sweep.drive, args=(jobs,)) for _ in range(options.workers)]
     for thread in threads:
         thread.start()
     while any(t.is_alive() for t in threads):

@@ -12,8 +12,9 @@ import sys
 import warnings
 from typing import Any
 
-import dynamo_onnx
 import torch
+
+import dynamo_onnx
 
 from .cases import Call, calls
 from .compare import OPEN_AMONG_TIES, difference, indices_resolved

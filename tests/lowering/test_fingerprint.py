@@ -37,27 +37,29 @@ def base(x: torch.Tensor) -> torch.Tensor:
     return torch.ops.aten.add.Tensor(x, 2.0)
 
 
-DIFFERENT: dict[str, tuple[dict[str, str], set[str]]] = {
-    "another operator": (entries(lambda x: torch.ops.aten.sub.Tensor(x, 2.0), X), {"nodes"}),
-    "another number": (entries(lambda x: torch.ops.aten.add.Tensor(x, 3.0), X), {"nodes"}),
-    "an int for a float": (entries(lambda x: torch.ops.aten.add.Tensor(x, 2), X), {"nodes"}),
-    "another keyword": (
-        entries(lambda x: torch.ops.aten.add.Tensor(x, 2.0, alpha=2), X),
-        {"nodes"},
-    ),
-    "another dtype": (entries(base, X.double()), {"inputs", "nodes", "outputs"}),
-    "another shape": (entries(base, torch.ones(3, 5)), {"inputs", "nodes", "outputs"}),
-    "another rank": (entries(base, torch.ones(3)), {"inputs", "nodes", "outputs"}),
-    "symbolic dims": (entries(base, X, dynamic=True), {"inputs", "nodes", "outputs"}),
-    "another opset": (entries(base, X, opset=24), {"opset"}),
-    "another provider": (entries(base, X, providers=("CUDAExecutionProvider",)), {"providers"}),
+NODES = {"nodes"}
+EVERYTHING = {"inputs", "nodes", "outputs"}
+OTHER_PROVIDER = {"providers": ("CUDAExecutionProvider",)}
+
+# What changes, the function and its input, further arguments, and the entries that must differ.
+DIFFERENT: dict[str, tuple[Callable[..., Any], torch.Tensor, dict[str, Any], set[str]]] = {
+    "another operator": (lambda x: torch.ops.aten.sub.Tensor(x, 2.0), X, {}, NODES),
+    "another number": (lambda x: torch.ops.aten.add.Tensor(x, 3.0), X, {}, NODES),
+    "an int for a float": (lambda x: torch.ops.aten.add.Tensor(x, 2), X, {}, NODES),
+    "another keyword": (lambda x: torch.ops.aten.add.Tensor(x, 2.0, alpha=2), X, {}, NODES),
+    "another dtype": (base, X.double(), {}, EVERYTHING),
+    "another shape": (base, torch.ones(3, 5), {}, EVERYTHING),
+    "another rank": (base, torch.ones(3), {}, EVERYTHING),
+    "symbolic dims": (base, X, {"dynamic": True}, EVERYTHING),
+    "another opset": (base, X, {"opset": 24}, {"opset"}),
+    "another provider": (base, X, OTHER_PROVIDER, {"providers"}),
 }
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_a_change_changes_the_fingerprint_and_its_own_entries(name: str) -> None:
-    changed, where = DIFFERENT[name]
-    original = entries(base, X)
+    fn, x, further, where = DIFFERENT[name]
+    original, changed = entries(base, X), entries(fn, x, **further)
     assert {key for key in original if original[key] != changed[key]} == where
     assert fingerprint(original) != fingerprint(changed)
 

@@ -272,6 +272,17 @@ PADS = [
         (X,),
         max_nodes=1,
     ),
+    Case(
+        "block_diag",
+        lambda a, b, c, d: aten.block_diag.default([a, b, c, d]),
+        (M, ONE, X[0, 0], X[0]),
+    ),
+    Case(
+        "block_diag with symbolic dims",
+        lambda a, b: aten.block_diag.default([a, b]),
+        (M, X[0]),
+        dynamic=True,
+    ),
 ]
 
 
