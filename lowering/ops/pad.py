@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from ..builder import Value
-from ..dims import Dim, Dims
+from ..dims import Dim, Dims, simplify
 from ..registry import lowers
 from ..rule import Rule, Scalar
+from ..value import Value
 
 aten = torch.ops.aten
 
@@ -29,12 +29,12 @@ def pad_constant(
     cx: Rule, value: Value, befores: Sequence[Dim], afters: Sequence[Dim], fill: Scalar = 0
 ) -> Value:
     """value [*D] with this many elements more (or fewer, where negative) around it."""
-    pads = [*befores, *afters]
+    pads = [simplify(p) for p in (*befores, *afters)]
     if all(p == 0 for p in pads):
         return value
     out: Value = cx.op.Pad(value, cx.ints(pads), cx.scalar(fill, cx.dtype(value)))
     out.dims = tuple(
-        d + before + after
+        simplify(d + before + after)
         for d, before, after in zip(value.known_dims, befores, afters, strict=True)
     )
     return out

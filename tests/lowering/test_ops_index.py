@@ -170,6 +170,12 @@ CASES = [
         dynamic=True,
     ),
     Case(
+        "nonzero_static fills up",
+        lambda x: aten.nonzero_static.default(x, size=20, fill_value=-7),
+        (X > 0,),
+    ),
+    Case("nonzero_static cuts off", lambda x: aten.nonzero_static.default(x, size=3), (X > 0,)),
+    Case(
         "nonzero of float64",
         aten.nonzero.default,
         (torch.tensor([0.0, 1e-300]).double(),),

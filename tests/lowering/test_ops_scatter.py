@@ -268,6 +268,17 @@ SCATTERS = [
         (M_INT, torch.tensor([0, -1]), torch.tensor(5)),
     ),
     Case(
+        "embedding_dense_backward leaves padding out",
+        lambda g, i: aten.embedding_dense_backward.default(g, i, 5, 1, False),
+        (X, torch.tensor([[0, 1, 4], [4, 1, 0]])),
+    ),
+    Case(
+        "embedding_dense_backward without padding",
+        lambda g, i: aten.embedding_dense_backward.default(g, i, 5, -1, False),
+        (X, torch.tensor([[0, 1, 4], [4, 1, 0]])),
+        dynamic=True,
+    ),
+    Case(
         "index_fill of a 0-d tensor",
         lambda x, i: aten.index_fill.int_Scalar(x, 0, i, 2),
         (ONE, torch.tensor([0])),
@@ -348,6 +359,11 @@ OVERWRITES = [
         "diagonal_scatter below, over given dims",
         lambda x, s: aten.diagonal_scatter.default(x, s, -1, 2, 0),
         (X, torch.arange(6.0).reshape(3, 2)),
+    ),
+    Case(
+        "diagonal_backward",
+        lambda g: aten.diagonal_backward.default(g, [2, 3, 4], 1, 1, 2),
+        (torch.arange(6.0).reshape(2, 3),),
     ),
     Case("masked_scatter", aten.masked_scatter.default, (M, M % 3 > 1, -M)),
     Case(

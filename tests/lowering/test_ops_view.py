@@ -20,7 +20,16 @@ def _chain(x):
     return heads.view(6, 4).view(2, 3, 4).unsqueeze(0).squeeze(0).view(2, 12).view(3, 8)
 
 
+def _there_and_back(x):
+    """Heads apart, in front and together, and all of it undone: two transposes that meet."""
+    heads = x.view(2, 3, 2, 2).transpose(1, 2).reshape(4, 3, 2)
+    return heads.view(2, 2, 3, 2).transpose(1, 2).reshape(2, 3, 4) + 1
+
+
 CASES = [
+    Case(
+        "views and transposes that undo each other are nothing", _there_and_back, (X,), max_nodes=1
+    ),
     Case("view infers a -1", lambda x: aten.view.default(x, [4, -1]), (X,), max_nodes=1),
     Case(
         "view of symbolic dims",
