@@ -14,12 +14,13 @@ import torch.fx
 from ..runtime.errors import DynamoOnnxError, LoweringError, Reason, ReasonKind
 from ..runtime.program import Kernels, OutputLayout, Program, TensorSpec
 from . import dtypes
-from .builder import Builder, Declined, Value
+from .builder import Builder
 from .dims import dim_of, dims_of, text
 from .layout import output_layout
 from .region import Region, constant_tensor, location, source_line
 from .registry import Registry, bind_arguments
 from .rule import Rule, metas
+from .value import Declined, Value
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class _Interpreter:
         name = f"x{index}"
         if isinstance(val, (torch.SymInt, int)):
             value = Value(name, ir.DataType.INT64, (1,))
-            self.builder.give_dim(dim_of(val), value)
+            self.builder.sizes.give(dim_of(val), value)
             return value
         value = self.builder.input(name, dtypes.TO_ONNX[val.dtype], dims_of(val.shape))
         self.env[node] = value
@@ -173,7 +174,7 @@ class _Interpreter:
         for value, expected in zip(values, vals, strict=True):
             if value is not None:
                 _check(node, value, expected)
-                self.builder.know_dims(value)
+                self.builder.sizes.learn(value)
         return values[0] if single else values
 
     def _refuse(self, refusal: Refusal) -> None:

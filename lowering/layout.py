@@ -6,8 +6,8 @@ import torch
 
 from ..runtime.errors import Reason, ReasonKind
 from ..runtime.program import OutputLayout
-from .builder import Declined
 from .dims import Dims, contiguous_strides, dims_of, is_static, same_stride
+from .value import Declined
 
 
 def output_layout(fake: torch.Tensor) -> OutputLayout:

@@ -15,8 +15,10 @@ import torch.fx
 
 from ..runtime.errors import LoweringError, Reason, ReasonKind
 from . import dtypes
-from .builder import MS_DOMAIN, AttrValue, Builder, Declined, Value
+from .attributes import AttrValue
+from .builder import MS_DOMAIN, Builder
 from .dims import Dim, Dims, dims_of, is_static, numel
+from .value import Declined, Value
 
 Scalar: TypeAlias = int | float | bool | sympy.Expr
 Operand: TypeAlias = Value | Scalar
@@ -138,13 +140,13 @@ class Rule:
     def scalar(self, value: Scalar, dtype: torch.dtype) -> Value:
         """A 0-d value of this dtype from a Python number or a dim expression."""
         if isinstance(value, sympy.Expr):
-            one = self.builder.dim(value)
+            one = self.builder.sizes.dim(value)
             return self.cast(self.reshape(one, ()), dtype)
         return self.const(_wrap(value, dtype), dtype)
 
     def ints(self, values: Sequence[Dim]) -> Value:
         """int64 [len(values)] of ints and dim expressions."""
-        return self.builder.shape(values)
+        return self.builder.sizes.shape(values)
 
     def zeros(self, dims: Dims, dtype: torch.dtype) -> Value:
         """[*dims] of zeros."""

@@ -18,7 +18,6 @@ import sympy
 import torch
 
 from ..runtime.errors import LoweringError
-from .builder import Value
 from .dims import text
 from .dtypes import TO_ONNX
 from .registry import Registry, schema_arguments
@@ -29,6 +28,7 @@ from .torch_private import (
     symbolic_tensor_class,
     torchlib_functions,
 )
+from .value import Value
 
 RECORDING_OPSET = 18  # torchlib is written against it
 _NOT_FOR_ONNX = frozenset({"device", "layout", "pin_memory", "memory_format", "generator"})

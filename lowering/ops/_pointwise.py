@@ -8,8 +8,8 @@ import numpy as np
 import sympy
 import torch
 
-from ..builder import Value
 from ..rule import Operand, Rule
+from ..value import Value
 
 REDUCED = frozenset({torch.float16, torch.bfloat16})
 

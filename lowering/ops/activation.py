@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ..builder import Value
 from ..registry import lowers
 from ..rule import Rule, Scalar
+from ..value import Value
 from ._pointwise import compute, narrow
 
 aten = torch.ops.aten

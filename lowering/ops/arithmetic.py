@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from ..builder import Value
 from ..registry import lowers
 from ..rule import Operand, Rule, Scalar
+from ..value import Value
 from ._pointwise import (
     REDUCED,
     all_negative,

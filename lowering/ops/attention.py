@@ -8,10 +8,10 @@ import onnx_ir as ir
 import sympy
 import torch
 
-from ..builder import Value
 from ..dims import is_static
 from ..registry import lowers
 from ..rule import Rule
+from ..value import Value
 from .normalization import used
 
 aten = torch.ops.aten

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from ..builder import Value
 from ..registry import lowers
 from ..rule import Operand, Rule, Scalar
+from ..value import Value
 from ._pointwise import compute, log1p, narrow, static
 
 aten = torch.ops.aten

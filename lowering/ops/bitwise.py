@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from ..builder import Value
 from ..registry import lowers
 from ..rule import Operand, Rule
+from ..value import Value
 from ._pointwise import constant_of
 
 aten = torch.ops.aten

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from ..builder import Value
 from ..dims import is_static, numel
 from ..registry import lowers
 from ..rule import Operand, Rule, Scalar
+from ..value import Value
 from ._pointwise import choose
 
 aten = torch.ops.aten

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from ..builder import Value
 from ..dims import Dim, is_static, numel
 from ..registry import lowers
 from ..rule import Rule
+from ..value import Value
 
 aten = torch.ops.aten
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ..builder import Value
 from ..registry import lowers
 from ..rule import Rule
+from ..value import Value
 
 aten = torch.ops.aten
 prims = torch.ops.prims

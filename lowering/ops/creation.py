@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..builder import Value
 from ..registry import lowers
 from ..rule import Rule, Scalar
+from ..value import Value
 from ._pointwise import static
 
 aten = torch.ops.aten
@@ -110,7 +110,7 @@ def _arange(cx: Rule, start: Scalar, end: Scalar, step: Scalar) -> Value:
     if not any(isinstance(n, float) for n in (start, end, step)):
         bounds = (cx.scalar(n, torch.int64) for n in (start, end, step))
         return cx.cast(cx.op.Range(*bounds), dtype)
-    last = _count(cx, start, end, step) if not cx.builder.knows_dim(count) else count
+    last = _count(cx, start, end, step) if not cx.builder.sizes.knows(count) else count
     zero, one = (cx.scalar(n, torch.int64) for n in (0, 1))
     index = cx.op.Range(zero, cx.as_value(last, torch.int64), one)
     index.dims = (count,)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import torch
 
-from ..builder import Value
 from ..dims import Dim
 from ..dtypes import opmath
 from ..registry import lowers
 from ..rule import Rule, Scalar
+from ..value import Value
 from .extrema import extremum
 from .reduction import nothing, reduce
 

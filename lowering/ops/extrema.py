@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 import torch
 
-from ..builder import Value
 from ..dims import numel
 from ..dtypes import opmath
 from ..registry import lowers
 from ..rule import Rule
+from ..value import Value
 from .reduction import nothing, reduce, reduced_dims, truth
 from .sort import top_k
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import torch
 
-from ..builder import Value
 from ..dims import Dim, Dims, broadcast, numel
 from ..registry import lowers
 from ..rule import Rule
+from ..value import Value
 
 aten = torch.ops.aten
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from ..builder import Value
 from ..dims import Dim
 from ..dtypes import opmath
 from ..registry import lowers
 from ..rule import Rule
+from ..value import Value
 from ._pointwise import log1p
 from .reduction import nothing, reduce
 

@@ -11,11 +11,11 @@ import numpy as np
 import sympy
 import torch
 
-from ..builder import Value
 from ..dims import is_static, numel
 from ..dtypes import opmath
 from ..registry import lowers
 from ..rule import Rule, Scalar
+from ..value import Value
 
 aten = torch.ops.aten
 

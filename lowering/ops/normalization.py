@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import onnx_ir as ir
 import torch
 
-from ..builder import Value
 from ..dims import Dim, is_static, numel
 from ..registry import lowers
 from ..rule import Rule
+from ..value import Value
 
 aten = torch.ops.aten
 

@@ -8,10 +8,10 @@ import numpy as np
 import sympy
 import torch
 
-from ..builder import Value
 from ..dims import Dim, numel
 from ..registry import lowers
 from ..rule import Rule
+from ..value import Value
 from ._pointwise import choose
 from .index import INT64_MAX
 from .view import diagonal_span, flat_matrix

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
-from ..builder import Value
 from ..dims import Dim, numel
 from ..registry import lowers
 from ..rule import Rule
+from ..value import Value
 from .extrema import extremum
 from .normalization import used
 

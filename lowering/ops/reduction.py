@@ -16,11 +16,11 @@ from collections.abc import Sequence
 
 import torch
 
-from ..builder import Value
 from ..dims import Dim, Dims, may_be_zero, numel
 from ..dtypes import opmath
 from ..registry import lowers
 from ..rule import Rule, Scalar
+from ..value import Value
 
 aten = torch.ops.aten
 

@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from ..builder import Value
 from ..dims import Dims
 from ..dtypes import TO_ONNX, highest, lowest
 from ..registry import lowers
 from ..rule import Rule
+from ..value import Value
 
 aten = torch.ops.aten
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from .. import dtypes
-from ..builder import Value
 from ..dims import Dim, Dims, broadcast, numel
 from ..registry import lowers
 from ..rule import Rule, Scalar
+from ..value import Value
 from ._pointwise import choose
 from .index import at_least_1d, index_type, joint_index, move_block
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from ..builder import Value
 from ..dims import Dims
 from ..registry import lowers
 from ..rule import Rule
+from ..value import Value
 
 aten = torch.ops.aten
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import torch
 
-from ..builder import Value
 from ..dims import Dim, numel
 from ..registry import lowers
 from ..rule import Rule
+from ..value import Value
 
 aten = torch.ops.aten
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from .. import dtypes
-from ..builder import Value
 from ..registry import lowers
 from ..rule import Rule
+from ..value import Value
 from ._pointwise import choose, compute, log1p, narrow, truncate
 
 aten = torch.ops.aten

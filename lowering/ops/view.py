@@ -12,10 +12,10 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from ..builder import Value
 from ..dims import Dim, Dims, contiguous_strides, dims_of, numel, same_stride
 from ..registry import lowers
 from ..rule import Rule
+from ..value import Value
 
 aten = torch.ops.aten
 

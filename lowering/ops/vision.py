@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..builder import Value
 from ..dims import Dim, is_static
 from ..registry import lowers
 from ..rule import Rule
+from ..value import Value
 
 aten = torch.ops.aten
 

@@ -1,0 +1,123 @@
+"""Shape arithmetic in the graph: dims that are only known at run time, computed from shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import sympy
+
+from ..runtime.errors import Reason, ReasonKind
+from .dims import Dim, is_static, simplify, text
+from .value import Declined, Value
+
+if TYPE_CHECKING:
+    from .builder import Builder
+
+_DIM_OPS = {
+    "Add": "Add",
+    "Mul": "Mul",
+    "Max": "Max",
+    "Min": "Min",
+    "Mod": "Mod",
+    "PythonMod": "Mod",
+    "FloorDiv": "FloorDiv",
+    "CleanDiv": "FloorDiv",
+    "CeilDiv": "CeilDiv",
+    "Pow": "Pow",
+}
+
+
+class Sizes:
+    """The dims of one graph as int64 values, each computed once."""
+
+    def __init__(self, builder: Builder) -> None:
+        self._builder = builder
+        self._sources: dict[Dim, tuple[Value, int]] = {}
+        self._values: dict[Dim, Value] = {}
+
+    def learn(self, value: Value) -> None:
+        """Let shape arithmetic read the symbolic dims of this value."""
+        for axis, dim in enumerate(value.known_dims):
+            if not isinstance(dim, int):
+                self._sources.setdefault(dim, (value, axis))
+
+    def give(self, dim: Dim, value: Value) -> None:
+        """`value` (int64 [1]) holds this dim."""
+        self._values[dim] = value
+
+    def knows(self, dim: Dim) -> bool:
+        """Can the dim be computed in the graph?"""
+        if isinstance(dim, int) or dim in self._values or dim in self._sources:
+            return True
+        return bool(dim.args) and all(self.knows(simplify(a)) for a in dim.args)
+
+    def shape(self, dims: Sequence[Dim]) -> Value:
+        """int64 [len(dims)] holding the dims: a constant, or a Concat of what must be computed."""
+        dims = tuple(map(simplify, dims))
+        if is_static(dims):
+            return self._builder.constant(np.array(dims, dtype=np.int64))
+        parts: list[Value] = []
+        run: list[int] = []
+        for dim in dims:
+            if isinstance(dim, int):
+                run.append(dim)
+                continue
+            if run:
+                parts.append(self._builder.constant(np.array(run, dtype=np.int64)))
+                run = []
+            parts.append(self.dim(dim))
+        if run:
+            parts.append(self._builder.constant(np.array(run, dtype=np.int64)))
+        if len(parts) == 1:
+            return parts[0]
+        (out,) = self._builder.emit("", "Concat", parts, {"axis": 0})
+        out.dims = (len(dims),)
+        return out
+
+    def dim(self, dim: Dim) -> Value:
+        """int64 [1] holding one dim, computed from the shapes of values in the graph."""
+        if isinstance(dim, int):
+            return self._builder.constant(np.array([dim], dtype=np.int64))
+        if dim not in self._values:
+            self._values[dim] = self._compute(dim)
+        return self._values[dim]
+
+    def _compute(self, dim: sympy.Expr) -> Value:
+        if dim in self._sources:
+            value, axis = self._sources[dim]
+            (out,) = self._builder.emit("", "Shape", [value], {"start": axis, "end": axis + 1})
+            out.dims = (1,)
+            return out
+        args = [self.dim(simplify(a)) for a in dim.args] if self.knows(dim) else []
+        op = _DIM_OPS.get(type(dim).__name__)
+        if not args or op is None:
+            raise Declined(
+                Reason(
+                    ReasonKind.SYMBOLIC,
+                    f"the size {text(dim)} cannot be computed from the inputs' shapes in ONNX",
+                )
+            )
+        if type(dim).__name__ == "Pow" and not dim.args[1].is_positive:
+            raise Declined(
+                Reason(ReasonKind.SYMBOLIC, f"the size {text(dim)} has a negative power")
+            )
+        out = args[0]
+        for arg in args[1:]:
+            out = self._apply(op, out, arg)
+        return out
+
+    def _apply(self, op: str, a: Value, b: Value) -> Value:
+        if op == "FloorDiv":
+            # ONNX's integer Div truncates; sizes are not negative, but differences of them can be.
+            (rest,) = self._builder.emit("", "Mod", [a, b], {})
+            (exact,) = self._builder.emit("", "Sub", [a, rest], {})
+            (out,) = self._builder.emit("", "Div", [exact, b], {})
+        elif op == "CeilDiv":
+            (negated,) = self._builder.emit("", "Neg", [a], {})
+            (out,) = self._builder.emit("", "Neg", [self._apply("FloorDiv", negated, b)], {})
+        else:
+            (out,) = self._builder.emit("", op, [a, b], {})
+        out.dims = (1,)
+        return out

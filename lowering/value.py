@@ -1,0 +1,49 @@
+"""ONNX values as rules see them: typed, with dims that are ints or expressions."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ..runtime.errors import LoweringError, Reason
+from .dims import Dims
+
+
+class Declined(Exception):  # noqa: N818 - not an error: it carries a verdict
+    """This node cannot be lowered here, found while lowering it; the verdict is `reason`."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class Value(ir.Value):
+    """An ONNX value whose type is known, and whose dims are known unless None.
+
+    `view` remembers that it is a Transpose or Reshape of another value, so that the next view
+    starts from there.
+    """
+
+    __slots__ = ("dims", "view")
+
+    def __init__(self, name: str, dtype: ir.DataType, dims: Dims | None) -> None:
+        super().__init__(name=name, type=ir.TensorType(dtype))
+        self.dims = dims
+        self.view: tuple[str, Value, tuple[int, ...]] | None = None
+
+    @property
+    def elem(self) -> ir.DataType:
+        """The element type."""
+        assert self.dtype is not None
+        return self.dtype
+
+    @property
+    def known_dims(self) -> Dims:
+        """The dims, where a rule relies on them."""
+        if self.dims is None:
+            raise LoweringError(f"a rule relies on the dims of {self.name!r}, which are not known")
+        return self.dims
+
+    @property
+    def rank(self) -> int:
+        """The number of dimensions."""
+        return len(self.known_dims)
