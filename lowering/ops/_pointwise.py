@@ -8,15 +8,11 @@ import numpy as np
 import sympy
 import torch
 
+from ..dtypes import opmath
 from ..rule import Operand, Rule
 from ..value import Value
 
 REDUCED = frozenset({torch.float16, torch.bfloat16})
-
-
-def opmath(dtype: torch.dtype) -> torch.dtype:
-    """The type in which eager computes a pointwise op whose operands have this type."""
-    return torch.float32 if dtype in REDUCED else dtype
 
 
 def compute(cx: Rule, *operands: Operand, dtype: torch.dtype | None = None) -> list[Value]:
