@@ -11,17 +11,20 @@ from .value import Declined
 
 
 def output_layout(fake: torch.Tensor) -> OutputLayout:
-    """Nothing for a contiguous tensor, a permutation for a permuted one, else exact strides."""
+    """Nothing for a contiguous tensor, a permutation for a permuted one, else a copy's strides."""
     dims, strides = dims_of(fake.shape), dims_of(fake.stride())
-    rank = len(dims)
-    relevant = [axis for axis in range(rank) if dims[axis] != 1]
-    if _dense(relevant, dims, strides) and 0 not in dims:
-        return OutputLayout()
+    axes = range(len(dims))
+    expanded = tuple(axis for axis in axes if strides[axis] == 0 and dims[axis] != 1)
+    relevant = [axis for axis in axes if dims[axis] != 1 and axis not in expanded]
     hints = [_hint(s) for s in fake.stride()]
-    by_stride = iter(sorted(relevant, key=lambda axis: -hints[axis]))
-    order = [next(by_stride) if axis in relevant else axis for axis in range(rank)]
-    if _dense([axis for axis in order if dims[axis] != 1], dims, strides) and 0 not in dims:
-        return OutputLayout(permute=tuple(order.index(axis) for axis in range(rank)))
+    by_stride = sorted(relevant, key=lambda axis: -hints[axis])
+    for order in (relevant, by_stride):
+        if 0 in dims or not _dense(order, dims, strides):
+            continue
+        placed = iter(order)
+        memory = [next(placed) if axis in relevant else axis for axis in axes]
+        permute = None if memory == list(axes) else tuple(memory.index(axis) for axis in axes)
+        return OutputLayout(permute, expanded)
     if is_static(dims) and is_static(strides):
         return OutputLayout(restride=(dims, strides))
     raise Declined(

@@ -22,7 +22,7 @@ from .errors import Reason, ReasonKind, SessionError
 from .program import OutputLayout, Program, TensorSpec
 from .providers import ProviderChoice
 from .session import explain, open_session, session_options
-from .tensors import CPU_DEVICE, Feeder, as_input, ort_value, restride
+from .tensors import CPU_DEVICE, Feeder, as_input, ort_value, repeat_in_place, restride
 from .weights import WeightWatch, freezable
 
 log = logging.getLogger(__name__)
@@ -170,10 +170,14 @@ class Executable:
 
     def _laid_out(self, output: torch.Tensor, layout: OutputLayout) -> torch.Tensor:
         if layout.permute is not None:
-            return output.permute(layout.permute)
-        assert layout.restride is not None
-        self.counters.output_copies += 1
-        return restride(output, *layout.restride)
+            output = output.permute(layout.permute)
+        if layout.expanded:
+            self.counters.output_copies += 1
+            return repeat_in_place(output, layout.expanded)
+        if layout.restride is not None:
+            self.counters.output_copies += 1
+            return restride(output, *layout.restride)
+        return output
 
     def _fresh(self, opened: _Opened, args: Sequence[Argument]) -> bool:
         if opened.watch is None:

@@ -25,11 +25,12 @@ class OutputLayout:
     """How torch's strides come out of a contiguous ONNX output.
 
     The program writes the output in memory order; `permute` (dims) views it in torch's order.
-    `restride` holds exact (shape, strides) where no permutation gives the recorded strides:
-    then the values are copied once into a tensor made with them.
+    Two kinds of strides need one copy of the values. `expanded` are dims along which the result
+    repeats (stride 0). `restride` holds exact (shape, strides) of anything else.
     """
 
     permute: tuple[int, ...] | None = None
+    expanded: tuple[int, ...] = ()
     restride: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 

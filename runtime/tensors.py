@@ -74,6 +74,17 @@ def as_input(value: torch.Tensor | int) -> torch.Tensor:
     return torch.tensor([value]) if isinstance(value, int) else value
 
 
+def repeat_in_place(tensor: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
+    """The same values in a new tensor, dense but for stride 0 along `dims`, where they repeat."""
+    strides = [0] * tensor.dim()
+    step = 1
+    for dim in sorted(range(tensor.dim()), key=tensor.stride):
+        if dim not in dims:
+            strides[dim] = step
+            step *= max(tensor.shape[dim], 1)
+    return restride(tensor, tensor.shape, strides)
+
+
 def restride(tensor: torch.Tensor, shape: Sequence[int], strides: Sequence[int]) -> torch.Tensor:
     """The same values in a new tensor with exactly these strides (0 for an expanded dimension)."""
     out = torch.empty_strided(shape, strides, dtype=tensor.dtype, device=tensor.device)

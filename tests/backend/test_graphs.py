@@ -37,6 +37,11 @@ WHOLE: dict[str, tuple[Fn, tuple[Any, ...]]] = {
     "a view of an input": (lambda x: x.t(), (X,)),
     "a result and its view": (lambda x: ((y := x * 2), y.view(-1)), (X,)),
     "an expanded result": (lambda x: (x[:1] * 2).expand(5, 4), (X,)),
+    "an expanded and permuted result": (
+        lambda x: (x[:, None] * 2).permute(2, 1, 0).expand(4, 5, 3),
+        (X,),
+    ),
+    "a result with gaps in memory": (lambda x: (x * 2)[:, ::2], (X,)),
     "a permuted result": (lambda x: (x.reshape(3, 2, 2) * 2).permute(2, 0, 1), (X,)),
     "a zero-size input": (lambda x: x * 2 + 1, (torch.zeros(0, 4),)),
     "a 0-d input": (lambda x: x * 2 + 1, (torch.tensor(3.0),)),
@@ -169,6 +174,18 @@ def test_dynamic_dims_compile_once() -> None:
         x = torch.randn(shape)
         same(ours(x, x), fn(x, x))
     assert dynamo_onnx.report(ours).graphs == 1
+
+
+def test_expanded_results_of_dynamic_size_keep_their_strides() -> None:
+    ours = torch.compile(
+        lambda x: (x * 2).sum(1, keepdim=True).expand(x.shape[0], x.shape[1] * 2),
+        backend="onnx",
+        dynamic=True,
+        options={"strict": True},
+    )
+    for shape in [(3, 4), (5, 6)]:
+        x = torch.randn(shape)
+        same(ours(x), (x * 2).sum(1, keepdim=True).expand(shape[0], shape[1] * 2))
 
 
 def test_sizes_as_outputs() -> None:
