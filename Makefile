@@ -7,7 +7,7 @@ ORT    ?= cpu
 VENV := $(if $(filter gpu,$(ORT)),.venv-gpu,.venv)
 BIN  := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check conformance bench clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.stamp-demo
@@ -21,6 +21,10 @@ check: $(VENV)/.stamp-test .check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Every operator of PyTorch's own test inputs, in nine dtypes: about an hour on 2 cores.
+conformance: $(VENV)/.stamp-test
+	$(BIN)/python -m tests.conformance.ops --coverage
 
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks.inference

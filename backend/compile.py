@@ -23,7 +23,7 @@ from ..runtime.executable import Executable, Setup
 from ..runtime.kernels import kernel_table
 from ..runtime.program import Program
 from ..runtime.providers import ProviderChoice, device_type
-from .dump import dump
+from .dump import dump, dump_graph
 from .options import Options
 from .partition import Plan, is_operator, partition
 from .state import EagerOp, Frame, GraphRecord, RegionRecord, Timings, state
@@ -49,6 +49,8 @@ def compile_graph(
     `freezable` are the positions of inputs that are parameters or buffers.
     """
     providers = options.chosen_providers()
+    if options.dump_dir is not None:
+        dump_graph(options.dump_dir, gm, frame.compile_id)
     lowered = lower_graph(gm, options, providers)
     _refuse_eager(lowered.plan, options)
     alone = len(lowered.plan.schedule) == 1
@@ -74,13 +76,13 @@ def compile_graph(
             dump(options.dump_dir, program, frame.compile_id, len(records) - 1)
     eager = tuple(EagerOp(str(n.target), r, location(n)) for n, r in lowered.plan.eager)
     record = GraphRecord(
-        frame, "inference", lowered.plan.native_ops, eager, tuple(records), lowered.timings
+        frame, "inference", lowered.plan.native, eager, tuple(records), lowered.timings
     )
     state.record(record)
     log.info(
         "frame %s: %d operators in %d regions, %d in eager",
         frame.compile_id,
-        record.native_ops,
+        sum(record.native.values()),
         len(records),
         len(eager),
     )
@@ -96,7 +98,7 @@ def leave_to_eager(
     )
     if options.strict and eager:
         raise UnsupportedError(f"strict: {len(eager)} operators would run in eager: {reason}")
-    state.record(GraphRecord(frame, kind, 0, eager, (), Timings(0.0, 0.0)))
+    state.record(GraphRecord(frame, kind, {}, eager, (), Timings(0.0, 0.0)))
     return eager_graph(gm, None, {})
 
 

@@ -9,7 +9,7 @@ respects every dependency.
 from __future__ import annotations
 
 import operator
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -31,9 +31,9 @@ class Plan:
     schedule: tuple[torch.fx.Node | Region, ...]
 
     @property
-    def native_ops(self) -> int:
-        """Operators that run in ONNX Runtime."""
-        return sum(is_operator(n) for r in self.regions for n in r.nodes)
+    def native(self) -> Counter[str]:
+        """How often each overload runs in ONNX Runtime."""
+        return Counter(str(n.target) for r in self.regions for n in r.nodes if is_operator(n))
 
 
 def partition(

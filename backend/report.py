@@ -46,6 +46,7 @@ class CompileReport:
     graphs: int
     regions: int
     native_ops: int
+    native: dict[str, int]
     eager_ops: int
     onnx_nodes: int
     fallbacks: tuple[Fallback, ...]
@@ -85,9 +86,11 @@ def report(compiled: object | None = None) -> CompileReport:
     """What has been compiled: by one compiled function or module, or by all of them."""
     graphs = records_of(compiled)
     fallbacks: Counter[tuple[str, Reason, str]] = Counter()
+    native: Counter[str] = Counter()
     sessions = calls = input_copies = output_copies = 0
     session_ms = 0.0
     for graph in graphs:
+        native.update(graph.native)
         fallbacks.update((e.op, e.reason, e.location) for e in graph.eager)
         for region in graph.regions:
             executable = region.executable()
@@ -107,7 +110,8 @@ def report(compiled: object | None = None) -> CompileReport:
         frames=tuple(dict.fromkeys(g.frame.compile_id for g in graphs)),
         graphs=len(graphs),
         regions=sum(len(g.regions) for g in graphs),
-        native_ops=sum(g.native_ops for g in graphs),
+        native_ops=sum(native.values()),
+        native=dict(native.most_common()),
         eager_ops=sum(len(g.eager) for g in graphs),
         onnx_nodes=sum(r.program.node_count for g in graphs for r in g.regions),
         fallbacks=tuple(Fallback(*key, count) for key, count in fallbacks.items()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import types
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..runtime.errors import Reason
@@ -57,11 +58,14 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class GraphRecord:
-    """One captured graph and what became of it. `kind`: inference, forward or backward."""
+    """One captured graph and what became of it. `kind`: inference, forward or backward.
+
+    `native` counts the operators that ONNX Runtime executes, by overload.
+    """
 
     frame: Frame
     kind: str
-    native_ops: int
+    native: Mapping[str, int]
     eager: tuple[EagerOp, ...]
     regions: tuple[RegionRecord, ...]
     timings: Timings

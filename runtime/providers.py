@@ -29,6 +29,9 @@ _PACKAGES = {
     "DmlExecutionProvider": "onnxruntime-directml",
 }
 
+# The streams and allocators of a CUDA device are not handled yet.
+_ON_CUDA = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider"})
+
 
 def choose_providers(
     wanted: Sequence[str | tuple[str, dict[str, Any]]], options: Sequence[dict[str, Any]]
@@ -51,11 +54,15 @@ def choose_providers(
                 f"provider {name!r} is not available: this onnxruntime {ort.__version__} has "
                 f"{', '.join(available)}{hint}"
             )
+        if full in _ON_CUDA:
+            raise OptionError(
+                f"provider {name!r} computes on CUDA devices, which this version does not support "
+                f"yet; it runs on {', '.join(p for p in available if p not in _ON_CUDA)}"
+            )
         chosen.append((full, {**own, **(options[index] if options else {})}))
     return tuple(chosen)
 
 
 def device_type(providers: Sequence[ProviderChoice]) -> str:
     """The torch device type on which a choice of providers computes."""
-    cuda = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
-    return "cuda" if any(name in cuda for name, _ in providers) else "cpu"
+    return "cuda" if any(name in _ON_CUDA for name, _ in providers) else "cpu"

@@ -88,8 +88,19 @@ def test_each_field_says_whether_the_cache_key_includes_it() -> None:
     assert keyed == {"providers", "opset", "transforms"}
 
 
-def test_dump_dir_gets_each_program(tmp_path: Path) -> None:
+def test_dump_dir_gets_each_program_and_graph(tmp_path: Path) -> None:
     compiled = torch.compile(lambda x: x + 1, backend="onnx", options={"dump_dir": tmp_path / "d"})
     with torch.no_grad():
         compiled(torch.ones(2))
-    assert [p.suffix for p in (tmp_path / "d").iterdir()] == [".onnx"]
+    files = {p.suffix: p for p in (tmp_path / "d").iterdir()}
+    assert set(files) == {".onnx", ".py"}
+    assert "torch.ops.aten.add.Tensor" in files[".py"].read_text()
+
+
+def test_a_provider_that_computes_on_cuda_is_refused_for_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: both)
+    with pytest.raises(OptionError, match="does not support yet; it runs on CPUExecutionProvider"):
+        Options.parse({"providers": ["cuda"]})

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .cases import DTYPES, operator_names
+from .coverage import coverage
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,6 +147,8 @@ def main() -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     content = {"results": sweep.results, "unavailable": sweep.unavailable}
     options.out.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    if options.coverage:
+        (ROOT / "docs" / "coverage.md").write_text(coverage(sweep.results))
     print(dict(sweep.counts()))
     bad = {k: r for k, r in sweep.results.items() if r["outcome"] in ("wrong", "crashed")}
     for key, result in sorted(bad.items()):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import dynamo_onnx
+from dynamo_onnx.runtime.errors import ReasonKind
 
 from .cases import Call, calls
 from .compare import OPEN_AMONG_TIES, difference, indices_resolved
@@ -86,12 +87,19 @@ def _run(call: Call) -> dict[str, Any]:
         found = difference(ours[:given], args[:given])
         found = found and f"inputs afterwards: {found}"
     report = dynamo_onnx.report()
-    reasons = sorted({f"{f.op}: {f.reason}" for f in report.fallbacks})
+    reasons = sorted(
+        {
+            f"{f.op}: {f.reason}"
+            for f in report.fallbacks
+            if f.reason.kind is not ReasonKind.REGION_SIZE  # it follows from the others
+        }
+    )
     if found:
         return {"outcome": "wrong", "detail": found, "reasons": reasons}
     if report.graphs == 0:
         return {"outcome": "eager", "reasons": ["Dynamo captured no graph"]}
-    return {"outcome": "eager" if reasons else "native", "reasons": reasons}
+    outcome = "eager" if reasons else "native"
+    return {"outcome": outcome, "reasons": reasons, "native": sorted(report.native)}
 
 
 def _fails_without_us(call: Call) -> bool:
