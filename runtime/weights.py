@@ -9,35 +9,36 @@ all of them is not seen; `weights="live"` has no snapshot and needs none of this
 
 from __future__ import annotations
 
+import ctypes
 from collections import defaultdict
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import torch
 
 PROBES = 64  # elements compared per weight; all of them in a small one
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _version = attrgetter("_version")
 _pointer = torch.Tensor.data_ptr
 
 
 class WeightWatch:
-    """Remembers the identity, version and sampled content of tensors."""
+    """Remembers the identity, version and sampled content of tensors in CPU memory."""
 
-    __slots__ = ("_keep", "_pointers", "_probes", "_versions")
+    __slots__ = ("_keep", "_pointers", "_samples", "_versions")
 
     def __init__(self, weights: Sequence[Any]) -> None:
         # Keeping the tensors keeps their memory: an equal data_ptr then means the same storage.
         self._keep = [w.detach() for w in weights]
         self._versions = [*map(_version, weights)]
         self._pointers = [*map(_pointer, weights)]
-        views: dict[torch.dtype, list[torch.Tensor]] = defaultdict(list)
+        addresses: dict[int, list[np.ndarray[Any, Any]]] = defaultdict(list)
         for weight in self._keep:
-            if weight.numel():
-                probe = probe_view(weight)
-                views[probe.dtype].append(probe)
-        self._probes = [(group, torch.cat(group)) for group in views.values()]
+            size_bytes, places = probe_addresses(weight)
+            if places.size:
+                addresses[size_bytes].append(places)
+        self._samples = [_Sample(s, np.concatenate(a)) for s, a in addresses.items()]
 
     @property
     def tensors(self) -> list[torch.Tensor]:
@@ -49,21 +50,50 @@ class WeightWatch:
         return (
             [*map(_version, weights)] == self._versions
             and [*map(_pointer, weights)] == self._pointers
-            and all(torch.equal(torch.cat(group), snapshot) for group, snapshot in self._probes)
+            and all(sample.read() == sample.before for sample in self._samples)
         )
+
+
+class _Sample:
+    """Elements of one size at fixed addresses, read in one gather.
+
+    A numpy view over the whole span from the first address to the last makes that one call, some
+    forty times sooner than joining a view of each weight. Only addresses inside tensors that the
+    watch keeps alive are ever read; what lies between them is not touched.
+    """
+
+    __slots__ = ("_memory", "_places", "before")
+
+    def __init__(self, size_bytes: int, addresses: np.ndarray[Any, Any]) -> None:
+        first = int(addresses.min())
+        span = int(addresses.max()) - first + size_bytes
+        raw = (ctypes.c_uint8 * span).from_address(first)
+        self._memory = np.frombuffer(raw, dtype=np.dtype(f"u{size_bytes}"))
+        self._places = (addresses - first) // size_bytes
+        self.before = self.read()
+
+    def read(self) -> bytes:
+        """The elements' bits now."""
+        return self._memory.take(self._places).tobytes()
 
 
 def freezable(weight: torch.Tensor) -> bool:
     """Can changes of this tensor be noticed? Inference tensors count no versions."""
-    return not weight.is_inference()
+    return not weight.is_inference() and weight.device.type == "cpu"
 
 
-def probe_view(weight: torch.Tensor) -> torch.Tensor:
-    """Up to PROBES evenly spaced elements of the memory that a tensor spans, as integers."""
+def probe_addresses(weight: torch.Tensor) -> tuple[int, np.ndarray[Any, Any]]:
+    """Element size in bytes, and the addresses of up to PROBES evenly spaced elements.
+
+    They are spread over the memory that the tensor spans, whatever its strides.
+    """
+    size_bytes, start = weight.element_size(), weight.data_ptr()
+    if weight.numel() == 0:
+        return size_bytes, np.empty(0, dtype=np.int64)
     span = 1 + sum(
         (size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True)
     )
-    bits = _BITS[weight.element_size()]
-    count = min(span, PROBES)
-    step = max(1, (span - 1) // max(count - 1, 1))
-    return weight.as_strided((count,), (step,)).view(bits)
+    if start % size_bytes:  # memory that came from outside torch: compare bytes
+        span, size_bytes = span * size_bytes, 1
+    places = np.linspace(0, span - 1, min(span, PROBES)).astype(np.int64)
+    return size_bytes, start + places * size_bytes

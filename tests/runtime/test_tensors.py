@@ -8,7 +8,7 @@ import torch
 
 from dynamo_onnx.lowering.dtypes import TO_ONNX
 from dynamo_onnx.runtime.tensors import Feeder, restride
-from dynamo_onnx.runtime.weights import PROBES, WeightWatch, probe_view
+from dynamo_onnx.runtime.weights import PROBES, WeightWatch, probe_addresses
 
 
 @pytest.mark.parametrize("dtype", TO_ONNX, ids=str)
@@ -54,9 +54,11 @@ def test_restride_makes_exactly_these_strides(strides: tuple[int, int]) -> None:
     ids=lambda w: f"{tuple(w.shape)}{w.stride()}{w.dtype}",
 )
 def test_a_watch_sees_versions_pointers_and_content(weight: torch.Tensor) -> None:
-    probe = probe_view(weight)
-    assert probe.dim() == 1
-    assert len(probe) == min(PROBES, weight.untyped_storage().nbytes() // weight.element_size())
+    _, addresses = probe_addresses(weight)
+    storage = weight.untyped_storage()
+    assert len(set(addresses)) == min(PROBES, storage.nbytes() // weight.element_size())
+    assert min(addresses) >= storage.data_ptr()
+    assert max(addresses) <= storage.data_ptr() + storage.nbytes() - weight.element_size()
     assert WeightWatch([weight]).unchanged([weight])
 
     watch = WeightWatch([weight])
@@ -76,3 +78,14 @@ def test_a_watch_sees_versions_pointers_and_content(weight: torch.Tensor) -> Non
 def test_a_nan_equals_itself() -> None:
     weight = torch.full((10,), float("nan"))
     assert WeightWatch([weight]).unchanged([weight])
+
+
+def test_memory_that_is_not_aligned_to_its_elements_is_compared_by_bytes() -> None:
+    weight = torch.frombuffer(bytearray(41), dtype=torch.float32, offset=1)
+    size_bytes, addresses = probe_addresses(weight)
+    assert size_bytes == (1 if weight.data_ptr() % 4 else 4)
+    assert WeightWatch([weight]).unchanged([weight])
+    watch = WeightWatch([weight])
+    weight.data[3] = 5.0
+    assert not watch.unchanged([weight])
+    assert len(addresses) == (40 if size_bytes == 1 else 10)
