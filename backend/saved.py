@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,12 +113,9 @@ def save(compiled: object, directory: str | os.PathLike[str]) -> list[Path]:
     for program in cached:
         stem = file_stem(program.guard_set, program.region)
         path = folder / f"{stem}.onnx"
-        data = f"{stem}.onnx.data"
         try:
-            ir.save(program.model(), path, external_data=data)
+            _write(program.model(), path)
         except OSError as error:
-            for leftover in (path, folder / data):
-                leftover.unlink(missing_ok=True)
             raise CacheError(f"cannot write {path}: {error.strerror or error}") from error
         written.append(path)
         entries.append(_entry(program, path.name))
@@ -129,6 +127,14 @@ def save(compiled: object, directory: str | os.PathLike[str]) -> list[Path]:
     target = folder / "manifest.json"
     write_atomically(target, lambda p: p.write_text(json.dumps(manifest, indent=2) + "\n"))
     return [*written, target]
+
+
+def _write(model: ir.Model, path: Path) -> None:
+    """Write aside, then move into place: a name never holds half a file."""
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as aside:
+        ir.save(model, Path(aside) / path.name, external_data=f"{path.name}.data")
+        for made in sorted(Path(aside).iterdir(), reverse=True):  # the data before what names it
+            made.replace(path.parent / made.name)
 
 
 def _entry(program: CachedProgram, file: str) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class _Sample:
         first = int(addresses.min())
         span = int(addresses.max()) - first + size_bytes
         raw = (ctypes.c_uint8 * span).from_address(first)
-        self._memory = np.frombuffer(raw, dtype=np.dtype(f"u{size_bytes}"))
+        self._memory = np.ctypeslib.as_array(raw).view(f"u{size_bytes}")
         self._places = (addresses - first) // size_bytes
         self.before = self.read()
 
