@@ -28,6 +28,7 @@ from .options import Options
 from .partition import Plan, is_operator, partition
 from .state import EagerOp, Frame, GraphRecord, RegionRecord, Timings, state
 from .stitch import BoxedFn, eager_graph, region_in_eager, stitch
+from .views import read_by_offset
 
 log = logging.getLogger(__name__)
 
@@ -42,16 +43,21 @@ class Lowerings:
 
 
 def compile_graph(
-    gm: torch.fx.GraphModule, options: Options, frame: Frame, freezable: frozenset[int]
+    gm: torch.fx.GraphModule,
+    options: Options,
+    frame: Frame,
+    freezable: frozenset[int],
+    offset_outputs: frozenset[int],
 ) -> BoxedFn:
     """An inference graph: regions in ONNX Runtime, the rest in eager.
 
-    `freezable` are the positions of inputs that are parameters or buffers.
+    `freezable` are the positions of inputs that are parameters or buffers, `offset_outputs` those
+    of outputs whose storage offset is read.
     """
     providers = options.chosen_providers()
     if options.dump_dir is not None:
         dump_graph(options.dump_dir, gm, frame.compile_id)
-    lowered = lower_graph(gm, options, providers)
+    lowered = lower_graph(gm, options, providers, offset_outputs)
     _refuse_eager(lowered.plan, options)
     alone = len(lowered.plan.schedule) == 1
     executables: dict[Region, Executable] = {}
@@ -103,13 +109,16 @@ def leave_to_eager(
 
 
 def lower_graph(
-    gm: torch.fx.GraphModule, options: Options, providers: tuple[ProviderChoice, ...]
+    gm: torch.fx.GraphModule,
+    options: Options,
+    providers: tuple[ProviderChoice, ...],
+    offset_outputs: frozenset[int],
 ) -> Lowerings:
     """Partition and lower until every region of the plan has a program."""
     started = time.perf_counter()
     lowering_s = 0.0
     device = device_type(providers)
-    refused: dict[torch.fx.Node, Reason] = {}
+    refused = read_by_offset(gm.graph, offset_outputs)
     for node in gm.graph.nodes:
         if is_operator(node):
             reason = verdict(node, registry, options.eager_ops, device)

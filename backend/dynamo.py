@@ -22,6 +22,7 @@ from .torch_private import (
     decompositions_without,
     frozen_candidates,
     input_source,
+    offset_outputs,
     real_tensors,
     translated_code,
     translating_backend,
@@ -58,7 +59,8 @@ def _compile_inference(
     gm: torch.fx.GraphModule, example_inputs: Sequence[Any], *, options: Options, frame: Frame
 ) -> BoxedFn:
     with real_tensors():
-        return compile_graph(gm, options, frame, frozen_candidates(len(example_inputs)))
+        freezable = frozen_candidates(len(example_inputs))
+        return compile_graph(gm, options, frame, freezable, offset_outputs())
 
 
 def _compile_training(
