@@ -22,7 +22,7 @@ from .torch_private import (
     decompositions_without,
     frozen_candidates,
     input_source,
-    offset_outputs,
+    interpolation_whole,
     real_tensors,
     translated_code,
     translating_backend,
@@ -42,12 +42,14 @@ def onnx(
         chosen = Options.parse(options, mode)
         frame = Frame(compile_id(), translated_code(), translating_backend(), user_names(gm))
         # A fresh AotAutograd per frame: calling one changes its own keyword arguments.
-        return aot_autograd(
+        compile_frame = aot_autograd(
             fw_compiler=partial(_compile_training, options=chosen, frame=frame, kind="forward"),
             bw_compiler=partial(_compile_training, options=chosen, frame=frame, kind="backward"),
             inference_compiler=partial(_compile_inference, options=chosen, frame=frame),
             decompositions=decompositions_without(registry.__contains__),
-        )(gm, example_inputs)
+        )
+        with interpolation_whole(registry.__contains__):
+            return compile_frame(gm, example_inputs)
     except DynamoOnnxError as error:
         raise user_facing(error) from error.__cause__
 
@@ -59,8 +61,7 @@ def _compile_inference(
     gm: torch.fx.GraphModule, example_inputs: Sequence[Any], *, options: Options, frame: Frame
 ) -> BoxedFn:
     with real_tensors():
-        freezable = frozen_candidates(len(example_inputs))
-        return compile_graph(gm, options, frame, freezable, offset_outputs())
+        return compile_graph(gm, options, frame, frozen_candidates(len(example_inputs)))
 
 
 def _compile_training(

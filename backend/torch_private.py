@@ -8,21 +8,24 @@ from __future__ import annotations
 import contextlib
 import types
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import torch
 import torch.fx
+from torch._C import DispatchKey  # 2.11-2.13
 from torch._decomp import core_aten_decompositions, decomposition_table  # 2.11-2.13
+from torch._decomp.decompositions import upsample_compute_output_size  # 2.11-2.13
 from torch._dynamo.backends.common import aot_autograd  # 2.11-2.13
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list  # 2.11-2.13
 from torch._dynamo.exc import ShortenTraceback  # 2.11-2.13
 from torch._dynamo.symbolic_convert import InstructionTranslator  # 2.11-2.13
-from torch._functorch._aot_autograd.schemas import OutputType  # 2.11-2.13
 from torch._guards import CompileContext, TracingContext  # 2.11-2.13
 from torch._ops import OpOverload  # 2.11-2.13
 from torch.fx.graph import _BoxedCodeGen  # 2.11-2.13
 from torch.utils._python_dispatch import _disable_current_modes  # 2.11-2.13
+
+from ..lowering.registry import bind_arguments, schema_arguments
 
 __all__ = [
     "OpOverload",
@@ -34,7 +37,7 @@ __all__ = [
     "frozen_candidates",
     "guards_text",
     "input_source",
-    "offset_outputs",
+    "interpolation_whole",
     "real_tensors",
     "translated_code",
     "translating_backend",
@@ -125,38 +128,6 @@ def frozen_candidates(input_count: int) -> frozenset[int]:
     return frozenset(static - set(metadata.mutated_inp_runtime_indices))
 
 
-_ALIASES = (
-    OutputType.alias_of_input,
-    OutputType.alias_of_intermediate,
-    OutputType.alias_of_intermediate_save_as_output,
-    OutputType.alias_of_intermediate_base_is_user_output,
-)
-
-
-def offset_outputs() -> frozenset[int]:
-    """Positions of AOTAutograd's outputs whose storage offset it reads.
-
-    An output that aliases an input or another output is made again as a view of that. Its views
-    are replayed if they take no symbolic size; otherwise `as_strided` is given the sizes, strides
-    and offset of what we return. `view_meta_sequence` 2.13; without it the views count as symbolic.
-    """
-    context = TracingContext.try_get()
-    metadata = None if context is None else context.fw_metadata
-    if metadata is None:
-        return frozenset()
-    first = len(metadata.mutated_inp_runtime_indices)
-    return frozenset(
-        first + i
-        for i, info in enumerate(metadata.output_info)
-        if info.output_type in _ALIASES and not _replayed(info)
-    )
-
-
-def _replayed(info: Any) -> bool:  # noqa: ANN401 - OutputAliasInfo
-    views = getattr(info, "view_meta_sequence", None)
-    return views is not None and not any(v.has_symbolic_inputs for v in views.sequence)
-
-
 def decompositions_without(registered: Callable[[object], bool]) -> dict[Any, Callable[..., Any]]:
     """torch's decompositions of the ATen operators that have no rule. Random ones stay whole.
 
@@ -173,6 +144,57 @@ def decompositions_without(registered: Callable[[object], bool]) -> dict[Any, Ca
         and torch.Tag.nondeterministic_seeded not in op.tags
         and decomposition.__module__ == "torch._decomp.decompositions"
     }
+
+
+_INTERPOLATION = (
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
+    "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d",
+    "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def interpolation_whole(registered: Callable[[object], bool]) -> Generator[None]:
+    """While this lasts, tracing keeps interpolations that have a rule as one ATen operator each.
+
+    torch registers Python kernels for them above autograd, which no decomposition table overrides
+    and which turn each into some thirty operators. `torch.export` swaps such kernels for the time
+    of a trace in the same way. Dynamo's compile lock is held meanwhile, and nothing but tracing
+    reads Python kernels, so other backends see them as they were. 2.11-2.13.
+    """
+    saved: list[tuple[OpOverload, dict[Any, Any]]] = []
+    try:
+        for name in _INTERPOLATION:
+            packet = getattr(torch.ops.aten, name)
+            if not registered(packet.default):
+                continue
+            for op in (packet.default, packet.vec):
+                saved.append((op, dict(op.py_kernels)))
+                op.py_kernels.pop(DispatchKey.Autograd, None)
+                op.py_kernels.pop(DispatchKey.CompositeImplicitAutograd, None)
+                op._dispatch_cache.clear()  # noqa: SLF001 - as torch.export does
+            packet.vec.py_kernels[DispatchKey.CompositeImplicitAutograd] = _sized(
+                packet.vec, packet.default
+            )
+        yield
+    finally:
+        for op, kernels in reversed(saved):
+            op.py_kernels.clear()
+            op.py_kernels.update(kernels)
+            op._dispatch_cache.clear()  # noqa: SLF001 - as torch.export does
+
+
+def _sized(vec: OpOverload, default: OpOverload) -> Callable[..., Any]:
+    """The overload that takes a size or factors, by the one that takes a size and factors."""
+    arguments = schema_arguments(vec)
+
+    def kernel(*args: object, **kwargs: object) -> object:
+        given: list[Any] = bind_arguments(arguments, args, kwargs)
+        image, output_size, *align_corners, factors = given
+        size: Any = upsample_compute_output_size(image.size(), output_size, factors)
+        return default(image, size, *align_corners, *(factors or [None] * len(size)))
+
+    return kernel
 
 
 def real_tensors() -> contextlib.AbstractContextManager[object]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 import sympy
 
 from ..runtime.errors import Reason, ReasonKind
@@ -27,6 +28,10 @@ _DIM_OPS = {
     "CeilDiv": "CeilDiv",
     "Pow": "Pow",
 }
+
+
+_TO_INT = {"TruncToInt": None, "FloorToInt": "Floor", "CeilToInt": "Ceil"}
+_REAL_OPS = {"Mul": "Mul", "Add": "Add", "FloatTrueDiv": "Div"}
 
 
 class Sizes:
@@ -51,6 +56,8 @@ class Sizes:
         """Can the dim be computed in the graph?"""
         if isinstance(dim, int) or dim in self._values or dim in self._sources:
             return True
+        if type(dim).__name__ in _TO_INT:
+            return self._knows_real(dim.args[0])
         return bool(dim.args) and all(self.knows(simplify(a)) for a in dim.args)
 
     def shape(self, dims: Sequence[Dim]) -> Value:
@@ -90,6 +97,8 @@ class Sizes:
             (out,) = self._builder.emit("", "Shape", [value], {"start": axis, "end": axis + 1})
             out.dims = (1,)
             return out
+        if type(dim).__name__ in _TO_INT and self.knows(dim):
+            return self._whole(dim)
         args = [self.dim(simplify(a)) for a in dim.args] if self.knows(dim) else []
         op = _DIM_OPS.get(type(dim).__name__)
         if not args or op is None:
@@ -119,5 +128,37 @@ class Sizes:
             (out,) = self._builder.emit("", "Neg", [self._apply("FloorDiv", negated, b)], {})
         else:
             (out,) = self._builder.emit("", op, [a, b], {})
+        out.dims = (1,)
+        return out
+
+    # ---------------------------------------------------------------- sizes by way of floats
+    def _knows_real(self, expr: sympy.Basic) -> bool:
+        """Is it a float expression of dims whose rounding does not depend on an order of terms?"""
+        if isinstance(expr, (sympy.Float, sympy.Integer)):
+            return True
+        kind = type(expr).__name__
+        if kind == "ToFloat":
+            return self.knows(simplify(expr.args[0]))
+        return kind in _REAL_OPS and len(expr.args) == 2 and all(map(self._knows_real, expr.args))
+
+    def _whole(self, dim: sympy.Expr) -> Value:
+        """int64 [1] of a float expression made whole (an interpolation by 1.7 has such sizes)."""
+        value = self._real(dim.args[0])
+        rounding = _TO_INT[type(dim).__name__]
+        if rounding is not None:
+            (value,) = self._builder.emit("", rounding, [value], {})
+        out = self._builder.cast(value, ir.DataType.INT64)
+        out.dims = (1,)
+        return out
+
+    def _real(self, expr: Any) -> Value:  # noqa: ANN401 - sympy types the parts of an Expr as Basic
+        """float64 [1], computed as Python computes it."""
+        if isinstance(expr, (sympy.Float, sympy.Integer)):
+            return self._builder.constant(np.array([float(expr)]))
+        kind = type(expr).__name__
+        if kind == "ToFloat":
+            return self._builder.cast(self.dim(simplify(expr.args[0])), ir.DataType.DOUBLE)
+        a, b = map(self._real, expr.args)
+        (out,) = self._builder.emit("", _REAL_OPS[kind], [a, b], {})
         out.dims = (1,)
         return out

@@ -175,11 +175,12 @@ def _nearest(
     for axis, (size, out, scale) in enumerate(
         zip(sizes, output_size, scales, strict=True), start=2
     ):
-        if size == out and scale in (None, 1.0):
+        if size == out and (scale in (None, 1.0) or not exact):
             continue
-        if not isinstance(size, int) or not isinstance(out, int):
-            cx.decline(f"nearest-neighbour resizing of {size} elements to {out}")
-        picked = cx.const(_nearest_indices(size, out, scale, exact), torch.int64)
+        if isinstance(size, int) and isinstance(out, int):
+            picked = cx.const(_nearest_indices(size, out, scale, exact), torch.int64)
+        else:
+            picked = _nearest_at_run_time(cx, size, out, scale, exact)
         dims = x.known_dims
         x = cx.op.Gather(x, picked, axis=axis)
         x.dims = (*dims[:axis], out, *dims[axis + 1 :])
@@ -203,12 +204,39 @@ def _resizable(dtype: torch.dtype) -> bool:
 
 
 def _nearest_indices(size: int, out: int, scale: float | None, exact: bool) -> Ints:
-    """The element that ATen picks for each of `out`, in its float32 arithmetic."""
+    """The element that ATen picks for each of `out`, in its float32 arithmetic.
+
+    Unless exact, a size kept or doubled does not ask what the scale is.
+    """
+    if not exact and out in (size, 2 * size):
+        return np.arange(out) // (out // size)
     step = np.float32(1.0 / scale if scale is not None and scale > 0 else np.float32(size) / out)
     position = np.arange(out, dtype=np.float32)
     if exact:
         position = position + np.float32(0.5)
     return np.minimum(np.floor(position * step).astype(np.int64), size - 1)
+
+
+def _nearest_at_run_time(cx: Rule, size: Dim, out: Dim, scale: float | None, exact: bool) -> Value:
+    """`_nearest_indices` of sizes known at run time only: int64 [out]."""
+    whole, wanted = cx.scalar(size, torch.int64), cx.scalar(out, torch.int64)
+    zero, one = cx.scalar(0, torch.int64), cx.scalar(1, torch.int64)
+    if scale is not None and scale > 0:
+        step = cx.scalar(1.0 / scale, torch.float32)
+    else:
+        step = cx.op.Div(cx.cast(whole, torch.float32), cx.cast(wanted, torch.float32))
+    order = cx.op.Range(zero, wanted, one)
+    position = cx.cast(order, torch.float32)
+    if exact:
+        position = cx.op.Add(position, cx.scalar(0.5, torch.float32))
+    picked = cx.cast(cx.op.Floor(cx.op.Mul(position, step)), torch.int64)
+    picked = cx.op.Min(picked, cx.op.Sub(whole, one))
+    if scale is not None and not exact:
+        two = cx.scalar(2, torch.int64)
+        doubled = cx.op.Equal(wanted, cx.op.Mul(whole, two))
+        picked = cx.op.Where(doubled, cx.op.Div(order, two), picked)
+        picked = cx.op.Where(cx.op.Equal(wanted, whole), order, picked)
+    return picked
 
 
 # -------------------------------------------------------------------- sampling

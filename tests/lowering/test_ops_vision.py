@@ -56,6 +56,8 @@ RESIZES = [
       for mode, corners in (("nearest", None), ("nearest-exact", None), ("trilinear", False),
                             ("trilinear", True))),
     Case("nearest by a whole factor is one node", resize("nearest", None, 2), (X2,), max_nodes=1),
+    Case("nearest by a factor that keeps the size", lambda x: aten.upsample_nearest2d.default(
+        x, [6, 7], 1.05, 1.1), (X2,)),
     Case("bilinear by a factor with symbolic dims", lambda x: aten.upsample_bilinear2d.default(
         x, [x.shape[2] * 2, x.shape[3] * 2], False, 2.0, 2.0), (X2,), dynamic=True),
     Case("bilinear is one node", resize("bilinear", (9, 12), None, False), (X2,), max_nodes=1),
