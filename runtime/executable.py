@@ -211,7 +211,10 @@ class Executable:
         tired = setup.may_go_live and self.counters.sessions > REOPENS_BEFORE_LIVE
         freeze = setup.freeze and not tired
         frozen = tuple(
-            i for i in setup.weights if freeze and _can_freeze(args[i], program.inputs[i])
+            i
+            for i in setup.weights
+            # onnxruntime drops an initializer that nothing reads before it is given its data.
+            if freeze and _is_read(program, i) and _can_freeze(args[i], program.inputs[i])
         )
         values = {i: ort_value(_contiguous(args[i])) for i in frozen}
         options = session_options(
@@ -256,6 +259,11 @@ def _can_freeze(value: Argument, spec: TensorSpec) -> bool:
     # onnxruntime drops an initializer without elements before it is given its data.
     static = all(isinstance(d, int) for d in spec.shape)
     return isinstance(value, torch.Tensor) and static and value.numel() > 0 and freezable(value)
+
+
+def _is_read(program: Program, index: int) -> bool:
+    value = program.model.graph.inputs[index]
+    return bool(value.uses()) or value.is_graph_output()
 
 
 def _contiguous(value: Argument) -> torch.Tensor:

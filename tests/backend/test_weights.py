@@ -114,6 +114,22 @@ def test_non_contiguous_and_empty_weights() -> None:
         torch.testing.assert_close(compiled(x), model(x))
 
 
+def test_a_weight_of_which_only_the_shape_matters_is_no_obstacle() -> None:
+    class Shaped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kept, self.unread = nn.Linear(8, 4), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.kept(x) + torch.zeros_like(self.unread(x))
+
+    model = Shaped()
+    compiled = torch.compile(model, backend="onnx", options={"strict": True})
+    x = torch.randn(3, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x))
+
+
 def test_a_buffer_that_the_model_writes_to_is_not_frozen() -> None:
     class Counter(nn.Module):
         def __init__(self) -> None:
