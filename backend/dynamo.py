@@ -23,6 +23,7 @@ from .torch_private import (
     frozen_candidates,
     input_source,
     interpolation_whole,
+    offset_outputs,
     real_tensors,
     translated_code,
     translating_backend,
@@ -61,7 +62,8 @@ def _compile_inference(
     gm: torch.fx.GraphModule, example_inputs: Sequence[Any], *, options: Options, frame: Frame
 ) -> BoxedFn:
     with real_tensors():
-        return compile_graph(gm, options, frame, frozen_candidates(len(example_inputs)))
+        freezable = frozen_candidates(len(example_inputs))
+        return compile_graph(gm, options, frame, freezable, offset_outputs())
 
 
 def _compile_training(

@@ -20,6 +20,7 @@ from torch._dynamo.backends.common import aot_autograd  # 2.11-2.13
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list  # 2.11-2.13
 from torch._dynamo.exc import ShortenTraceback  # 2.11-2.13
 from torch._dynamo.symbolic_convert import InstructionTranslator  # 2.11-2.13
+from torch._functorch._aot_autograd.schemas import OutputType  # 2.11-2.13
 from torch._guards import CompileContext, TracingContext  # 2.11-2.13
 from torch._ops import OpOverload  # 2.11-2.13
 from torch.fx.graph import _BoxedCodeGen  # 2.11-2.13
@@ -38,6 +39,7 @@ __all__ = [
     "guards_text",
     "input_source",
     "interpolation_whole",
+    "offset_outputs",
     "real_tensors",
     "translated_code",
     "translating_backend",
@@ -126,6 +128,38 @@ def frozen_candidates(input_count: int) -> frozenset[int]:
         return frozenset()
     static = {i for i in metadata.static_input_indices if i < input_count}
     return frozenset(static - set(metadata.mutated_inp_runtime_indices))
+
+
+_ALIASES = (
+    OutputType.alias_of_input,
+    OutputType.alias_of_intermediate,
+    OutputType.alias_of_intermediate_save_as_output,
+    OutputType.alias_of_intermediate_base_is_user_output,
+)
+
+
+def offset_outputs() -> frozenset[int]:
+    """Positions of AOTAutograd's outputs whose storage offset it reads.
+
+    An output that aliases an input or another output is made again as a view of that. Its views
+    are replayed if they take no symbolic size; otherwise `as_strided` is given the sizes, strides
+    and offset of what we return. `view_meta_sequence` 2.13; without it the views count as symbolic.
+    """
+    context = TracingContext.try_get()
+    metadata = None if context is None else context.fw_metadata
+    if metadata is None:
+        return frozenset()
+    first = len(metadata.mutated_inp_runtime_indices)
+    return frozenset(
+        first + i
+        for i, info in enumerate(metadata.output_info)
+        if info.output_type in _ALIASES and not _replayed(info)
+    )
+
+
+def _replayed(info: Any) -> bool:  # noqa: ANN401 - OutputAliasInfo
+    views = getattr(info, "view_meta_sequence", None)
+    return views is not None and not any(v.has_symbolic_inputs for v in views.sequence)
 
 
 def decompositions_without(registered: Callable[[object], bool]) -> dict[Any, Callable[..., Any]]:
