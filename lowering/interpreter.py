@@ -17,6 +17,7 @@ from . import dtypes
 from .builder import Builder
 from .dims import dim_of, dims_of, text
 from .layout import output_layout
+from .passes import run_passes
 from .region import Region, constant_tensor, location, source_line
 from .registry import Registry, bind_arguments
 from .rule import Rule, metas
@@ -48,7 +49,8 @@ def lower_region(
     region: Region, *, registry: Registry, kernels: Kernels, opset: int, fingerprint: str, name: str
 ) -> Lowered:
     """One region as one program. Every node that refuses is found in the same pass."""
-    return _Interpreter(registry, Builder(opset, kernels)).run(region, fingerprint, name)
+    interpreter = _Interpreter(registry, Builder(opset, kernels))
+    return interpreter.run(region, kernels, fingerprint, name)
 
 
 class _Interpreter:
@@ -59,7 +61,7 @@ class _Interpreter:
         self.env: dict[torch.fx.Node, Result] = {}
         self.refusals: list[Refusal] = []
 
-    def run(self, region: Region, fingerprint: str, name: str) -> Lowered:
+    def run(self, region: Region, kernels: Kernels, fingerprint: str, name: str) -> Lowered:
         inputs = [self._input(node, index) for index, node in enumerate(region.inputs)]
         for node in region.nodes:
             try:
@@ -84,10 +86,11 @@ class _Interpreter:
         if self.refusals:
             return Lowered(None, tuple(self.refusals))
         model = self.builder.finish(inputs, outputs, name)
+        run_passes(model.graph, kernels)
         program = Program(
             model=model,
             inputs=tuple(_spec(v) for v in inputs),
-            outputs=tuple(_spec(v) for v in outputs),
+            outputs=tuple(_spec(v) for v in model.graph.outputs),
             layouts=tuple(layouts),
             fingerprint=fingerprint,
             node_count=len(model.graph),
@@ -228,6 +231,7 @@ def _check(node: torch.fx.Node, value: Value, expected: torch.Tensor) -> None:
         )
 
 
-def _spec(value: Value) -> TensorSpec:
+def _spec(value: ir.Value) -> TensorSpec:
+    assert isinstance(value, Value)
     assert value.name is not None
     return TensorSpec(value.name, value.elem, tuple(text(d) for d in value.known_dims))
