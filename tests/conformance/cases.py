@@ -81,11 +81,16 @@ def calls(name: str, dtype: str, samples: int) -> Iterator[Call]:
             for index, sample in enumerate(_samples(op, DTYPES[dtype], count)):
                 case = Case(name, dtype, variant, index)
                 leaves, spec = pytree.tree_flatten((sample.input, sample.args, sample.kwargs))
-                yield _call(case, function, leaves, spec, op)
+                call = _call(case, function, leaves, spec, op)
+                if call is not None:
+                    yield call
 
 
-def _call(case: Case, function: Any, leaves: list[Any], spec: Any, op: Any) -> Call:
-    """Tensors become arguments; everything else stays in the closure."""
+def _call(case: Case, function: Any, leaves: list[Any], spec: Any, op: Any) -> Call | None:
+    """Tensors become arguments; everything else stays in the closure.
+
+    None for an `out=` variant of what returns something other than tensors.
+    """
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
     fixed = [None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
 
@@ -105,6 +110,8 @@ def _call(case: Case, function: Any, leaves: list[Any], spec: Any, op: Any) -> C
         with torch.no_grad():
             expected = fn(*[a.clone() for a in args])
         outs = pytree.tree_leaves(expected)
+        if not all(isinstance(o, torch.Tensor) for o in outs):
+            return None
         args += tuple(torch.empty_like(o) for o in outs)
     return Call(case, fn, args, len(args) - given, op.name not in UNDEFINED_VALUES)
 

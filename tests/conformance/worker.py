@@ -21,6 +21,9 @@ from .cases import Call, calls
 from .compare import OPEN_AMONG_TIES, difference, indices_resolved
 
 CASE_LIMIT_S = 120
+CHECKS = frozenset(
+    {"aten._assert_scalar.default"}
+)  # of sizes known at run time; they compute nothing
 
 
 class TooSlow(Exception):
@@ -46,16 +49,33 @@ def main() -> None:
 
 def run(call: Call) -> dict[str, Any]:
     """One case: its outcome (native, eager, wrong, crashed, invalid) and what there is to say."""
-    torch._dynamo.reset()
-    dynamo_onnx.reset()
+    _reset()
     signal.alarm(CASE_LIMIT_S)
     try:
         with torch.no_grad():
-            return _run(call)
+            found = _run(call)
+            if found["outcome"] == "eager" and "native" not in found:
+                found = _captured(call, found)
+            return found
     except TooSlow:
         return {"outcome": "crashed", "detail": f"no answer within {CASE_LIMIT_S} s"}
     finally:
         signal.alarm(0)
+
+
+def _captured(call: Call, otherwise: dict[str, Any]) -> dict[str, Any]:
+    """The case again, with data-dependent shapes and numbers captured, if that makes a graph."""
+    _reset()
+    options = {"capture_dynamic_output_shape_ops": True, "capture_scalar_outputs": True}
+    with torch._dynamo.config.patch(options):
+        found = _run(call)
+    return otherwise if found["outcome"] == "invalid" else found
+
+
+def _reset() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    dynamo_onnx.reset()
 
 
 def _run(call: Call) -> dict[str, Any]:
@@ -92,14 +112,21 @@ def _run(call: Call) -> dict[str, Any]:
             f"{f.op}: {f.reason}"
             for f in report.fallbacks
             if f.reason.kind is not ReasonKind.REGION_SIZE  # it follows from the others
+            and f.op not in CHECKS
         }
     )
     if found:
         return {"outcome": "wrong", "detail": found, "reasons": reasons}
     if report.graphs == 0:
-        return {"outcome": "eager", "reasons": ["Dynamo captured no graph"]}
+        return {"outcome": "eager", "reasons": [f"{call.case.name}: {_why_no_graph()}"]}
     outcome = "eager" if reasons else "native"
     return {"outcome": outcome, "reasons": reasons, "native": sorted(report.native)}
+
+
+def _why_no_graph() -> str:
+    """Dynamo's first line on why it left the call to Python."""
+    breaks = torch._dynamo.utils.counters["graph_break"]
+    return "Dynamo captured no graph: " + next(iter(breaks), "no reason given").split("\n")[0]
 
 
 def _fails_without_us(call: Call) -> bool:
