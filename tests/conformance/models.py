@@ -1,0 +1,114 @@
+"""The model sweep: `python -m tests.conformance.models`, writes a JSON, and docs/models.md.
+
+Each family runs in a process of its own, forked from one that has imported everything, so that a
+crash or an endless compilation ends that family only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import re
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from .families import FAMILIES
+from .models_page import is_bad, page
+
+ROOT = Path(__file__).parents[2]
+LIMIT_S = 300.0
+
+
+def _answer(name: str, pipe: Connection) -> None:
+    """In the process of a family."""
+    import logging
+    import warnings
+
+    import torch
+
+    from .family import run
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    pipe.send(run(FAMILIES[name]))
+
+
+def in_process(name: str, limit_s: float) -> dict[str, Any]:
+    """The result of one family; a process that ends or takes too long is a crash."""
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(name, theirs))
+    started = time.perf_counter()
+    process.start()
+    theirs.close()
+    result: dict[str, Any]
+    try:
+        if ours.poll(limit_s):
+            result = ours.recv()
+        else:
+            result = {"outcome": "crashed", "detail": f"no answer within {limit_s:.0f} s"}
+    except EOFError:
+        process.join()
+        result = {"outcome": "crashed", "detail": f"the process ended: {process.exitcode}"}
+    process.kill()
+    process.join()
+    return result | {"kind": FAMILIES[name].kind, "wall_s": time.perf_counter() - started}
+
+
+def main() -> int:
+    """Run the sweep; the exit code is 1 if anything was wrong, crashed or compiled again."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--families", default="", help="only those whose name matches this pattern")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds for a family")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "conformance-models.json")
+    parser.add_argument("--docs", action="store_true", help="write docs/models.md")
+    options = parser.parse_args()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.conformance.family", "dynamo_onnx.backend.dynamo"])
+    names = iter([n for n in FAMILIES if re.search(options.families, n)])
+    results: dict[str, dict[str, Any]] = {}
+    lock = threading.Lock()
+
+    def drive() -> None:
+        while True:
+            with lock:
+                name = next(names, None)
+            if name is None:
+                return
+            result = in_process(name, options.limit)
+            with lock:
+                results[name] = result
+                print(_line(name, result), flush=True)
+
+    threads = [threading.Thread(target=drive) for _ in range(options.workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    if options.docs:
+        (ROOT / "docs" / "models.md").write_text(page(results))
+    return 1 if any(is_bad(r) for r in results.values()) else 0
+
+
+def _line(name: str, result: dict[str, Any]) -> str:
+    said = [name, result["outcome"], f"{result['wall_s']:.0f} s"]
+    if "graphs" in result:
+        said.append("graphs {graphs}, whole {whole}, eager {eager}".format(**result))
+    for cache, generated in result.get("generate", {}).items():
+        compilations = [generated.get(b) for b in ("aot_eager", "onnx")]
+        said.append(f"{cache} {generated['outcome']} {compilations} {generated.get('detail', '')}")
+    said += [result.get("detail", ""), *result.get("reasons", {})]
+    return " | ".join(s for s in said if s)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
