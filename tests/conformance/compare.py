@@ -20,27 +20,23 @@ TOLERANCE = {
 
 
 # Which of several equal elements comes first is left open by torch (`stable=False`), and eager's
-# choice changes with the number of elements and the processor.
-OPEN_AMONG_TIES = frozenset(
-    {"sort", "argsort", "topk", "msort", "kthvalue", "median", "nanmedian", "mode", "cummax",
-     "cummin", "max.reduction_with_dim", "min.reduction_with_dim", "argmax", "argmin"}
-)  # fmt: skip
+# choice changes with the number of elements and the processor. By operator, the position of the
+# indices among the results. (argmax, argmin, max and min give the first, which torch documents.)
+OPEN_AMONG_TIES = {
+    "argsort": 0,
+    **dict.fromkeys(("sort", "topk", "kthvalue", "median", "nanmedian", "mode"), 1),
+}
 
 
-def indices_resolved(result: Any, source: torch.Tensor) -> Any:
-    """A result with its index tensors replaced by the elements that they point at, if they can be.
+def indices_resolved(result: Any, source: torch.Tensor, position: int) -> Any:
+    """A result with its indices replaced by the elements that they point at, if they can be.
 
     Two such results are equal when they differ only in the choice among equal elements.
     """
     leaves, spec = pytree.tree_flatten(result)
-    values = [v for v in leaves if isinstance(v, torch.Tensor) and v.dtype != torch.int64]
-    resolved: list[Any] = []
-    for leaf in leaves:
-        if not isinstance(leaf, torch.Tensor) or leaf.dtype != torch.int64:
-            resolved.append(leaf)
-            continue
-        resolved.append(_pointed_at(leaf, source, values[0] if values else None))
-    return pytree.tree_unflatten(resolved, spec)
+    if position < len(leaves):
+        leaves[position] = _pointed_at(leaves[position], source, leaves[0] if position else None)
+    return pytree.tree_unflatten(leaves, spec)
 
 
 def _pointed_at(
