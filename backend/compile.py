@@ -28,7 +28,7 @@ from .options import Options
 from .partition import Plan, is_operator, partition
 from .state import EagerOp, Frame, GraphRecord, RegionRecord, Timings, state
 from .stitch import BoxedFn, eager_graph, region_in_eager, stitch
-from .views import read_by_offset
+from .views import separate_views
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +57,10 @@ def compile_graph(
     providers = options.chosen_providers()
     if options.dump_dir is not None:
         dump_graph(options.dump_dir, gm, frame.compile_id)
-    lowered = lower_graph(gm, options, providers, offset_outputs)
+    separate_views(gm, offset_outputs)
+    lowered = lower_graph(gm, options, providers)
     _refuse_eager(lowered.plan, options)
-    alone = len(lowered.plan.schedule) == 1
+    alone = len(lowered.plan.regions) == 1 and not lowered.plan.eager
     executables: dict[Region, Executable] = {}
     records: list[RegionRecord] = []
     names = _input_names(gm, frame)
@@ -109,16 +110,13 @@ def leave_to_eager(
 
 
 def lower_graph(
-    gm: torch.fx.GraphModule,
-    options: Options,
-    providers: tuple[ProviderChoice, ...],
-    offset_outputs: frozenset[int],
+    gm: torch.fx.GraphModule, options: Options, providers: tuple[ProviderChoice, ...]
 ) -> Lowerings:
     """Partition and lower until every region of the plan has a program."""
     started = time.perf_counter()
     lowering_s = 0.0
     device = device_type(providers)
-    refused = read_by_offset(gm.graph, offset_outputs)
+    refused: dict[torch.fx.Node, Reason] = {}
     for node in gm.graph.nodes:
         if is_operator(node):
             reason = verdict(node, registry, options.eager_ops, device)

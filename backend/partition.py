@@ -66,10 +66,21 @@ def partition(
 
 
 def is_operator(node: torch.fx.Node) -> bool:
-    """An operator of the graph: what reports count. Sizes and tuple items are not."""
+    """An operator of the graph: what reports count. Sizes, tuple items, trailing views are not."""
     return (
-        node.op == "call_function" and node.target is not operator.getitem and not is_symbolic(node)
+        node.op == "call_function"
+        and node.target is not operator.getitem
+        and not is_symbolic(node)
+        and _TRAILING not in node.meta
     )
+
+
+_TRAILING = "dynamo_onnx_trailing_view"
+
+
+def mark_trailing_view(node: torch.fx.Node) -> None:
+    """Let torch make this view of a result, behind the regions: no operator to report on."""
+    node.meta[_TRAILING] = True
 
 
 _FREE = frozenset(

@@ -63,7 +63,16 @@ def _from_front(cx: Rule, position: Dim, size: Dim) -> Dim:
         return position
     if position.is_negative:
         return sympy.Max(position + size, 0)
-    return cx.decline(f"a write at {position}, whose sign is known at run time only")
+    return _wrapped(cx, position, size)
+
+
+def _wrapped(cx: Rule, position: sympy.Expr, size: Dim) -> Dim:
+    """A position whose sign only the run knows, wrapped there: a new size of the graph."""
+    at, zero = cx.ints([position]), cx.ints([0])
+    behind = cx.op.Max(cx.op.Add(at, cx.ints([size])), zero)
+    first = sympy.Symbol(f"at_{cx.node.name}", integer=True, nonnegative=True)
+    cx.builder.sizes.give(first, cx.op.Where(cx.op.Less(at, zero), behind, at))
+    return first
 
 
 def _over_slice(cx: Rule, target: Value, src: Value, axis: int, first: Dim, last: Dim) -> Value:
