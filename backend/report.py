@@ -102,10 +102,9 @@ def report(compiled: object | None = None) -> CompileReport:
             calls += counters.calls
             input_copies += counters.input_copies
             output_copies += counters.output_copies
-            fallbacks.update(
-                (f"a region of {region.program.node_count} nodes", r, "")
-                for r in counters.fallbacks
-            )
+            what = f"a region of {region.program.node_count} nodes"
+            for reason, count in counters.fallbacks.items():
+                fallbacks[what, reason, ""] += count
     return CompileReport(
         frames=tuple(dict.fromkeys(g.frame.compile_id for g in graphs)),
         graphs=len(graphs),

@@ -7,8 +7,10 @@ that they are still those, binds the other inputs, runs, and returns.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -67,7 +69,7 @@ class Counters:
     session_ms: float = 0.0
     input_copies: int = 0
     output_copies: int = 0
-    fallbacks: list[Reason] = field(default_factory=list[Reason])
+    fallbacks: Counter[Reason] = field(default_factory=Counter[Reason])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class _Opened:
     watch: WeightWatch | None
     feeder: Feeder
     owned: tuple[ort.OrtValue, ...]
+    pid: int
 
 
 class Executable:
@@ -102,6 +105,7 @@ class Executable:
         self._eager: Callable[[Sequence[Argument]], list[torch.Tensor]] | None = None
         self._opened: _Opened | None = None
         self._broken = False
+        self._left_by_fork: list[_Opened] = []
         self._lock = threading.Lock()
         self._output_names = [o.name for o in program.outputs]
         self._output_devices = [CPU_DEVICE] * len(program.outputs)
@@ -134,7 +138,7 @@ class Executable:
     def run(self, args: Sequence[Argument]) -> list[torch.Tensor]:
         """One call: tensors (and sizes, as ints) in the program's order of inputs."""
         opened = self._opened
-        if opened is None or not self._fresh(opened, args):
+        if opened is None or not self._usable(opened, args):
             opened = self._open(args)
             if opened is None:
                 return self._run_eager(args)
@@ -160,9 +164,8 @@ class Executable:
             return self._failed_run(error, args)
         outputs: list[torch.Tensor] = results.to_dlpacks(from_dlpack)
         for index in self._sized_at_run_time:
-            if (
-                outputs[index].numel() == 0
-            ):  # DLPack gives its strides as 0, torch as if it were full
+            # Without elements, DLPack has strides of 0, torch those of a full tensor.
+            if outputs[index].numel() == 0:
                 outputs[index] = outputs[index].new_empty(outputs[index].shape)
         for index, layout in self._layouts:
             outputs[index] = self._laid_out(outputs[index], layout)
@@ -179,20 +182,26 @@ class Executable:
             return restride(output, *layout.restride)
         return output
 
-    def _fresh(self, opened: _Opened, args: Sequence[Argument]) -> bool:
-        if opened.watch is None:
-            return True
-        return opened.watch.unchanged([args[i] for i in opened.frozen])
+    def _usable(self, opened: _Opened, args: Sequence[Argument]) -> bool:
+        """Was it opened in this process, with the weights as they are?"""
+        if opened.pid != os.getpid():
+            return False
+        return opened.watch is None or opened.watch.unchanged([args[i] for i in opened.frozen])
 
     def _open(self, args: Sequence[Argument]) -> _Opened | None:
         """Open (again), with the weights as they are now. None: this program runs in eager."""
         with self._lock:
             opened = self._opened
-            if opened is not None and self._fresh(opened, args):
+            if opened is not None and self._usable(opened, args):
                 return opened
             if self._broken:
                 return None
-            self._opened = None  # give the old session's memory back first
+            if opened is not None and opened.pid != os.getpid():
+                # A fork copies no threads: closing the parent's session would wait for its pool.
+                # (onnxruntime itself does so where a forked child ends by sys.exit; children of
+                # multiprocessing end without.)
+                self._left_by_fork.append(opened)
+            opened = self._opened = None  # give the old session's memory back first
             started = time.perf_counter()
             try:
                 self._opened = self._session(args)
@@ -234,6 +243,7 @@ class Executable:
             watch=watch,
             feeder=Feeder([program.inputs[i].dtype for i in fed]),
             owned=tuple(values.values()),
+            pid=os.getpid(),
         )
 
     def _failed_run(self, error: Exception, args: Sequence[Argument]) -> list[torch.Tensor]:
@@ -247,7 +257,7 @@ class Executable:
     def _fall_back(self, reason: Reason) -> None:
         if not self.counters.fallbacks:
             log.warning("a region runs in eager PyTorch: %s", reason)
-        self.counters.fallbacks.append(reason)
+        self.counters.fallbacks[reason] += 1
 
     def _run_eager(self, args: Sequence[Argument]) -> list[torch.Tensor]:
         if self._eager is None:
