@@ -70,6 +70,7 @@ def compile_graph(
             providers=providers,
             settings=dict(options.session_options),
             weights=tuple(i for i, n in enumerate(region.inputs) if n in weights),
+            computed=_computed(region),
             freeze=options.weights != "live",
             may_go_live=options.weights == "auto",
             spinning=alone,
@@ -218,6 +219,12 @@ def _told(node: torch.fx.Node, reason: Reason) -> str:
     where = location(node)
     code = f" `{source_line(where)}`" if where else ""
     return f"{node.target}: {reason} at {where or 'an unknown line'}{code}"
+
+
+def _computed(region: Region) -> tuple[tuple[int, torch.dtype], ...]:
+    """Where a region takes what the graph computes, and the dtypes that its metadata says."""
+    values = [(i, n.meta["val"]) for i, n in enumerate(region.inputs) if n.op == "call_function"]
+    return tuple((i, v.dtype) for i, v in values if isinstance(v, torch.Tensor))
 
 
 def _eager_form(gm: torch.fx.GraphModule, region: Region) -> Any:  # noqa: ANN401 - a factory

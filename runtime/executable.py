@@ -48,12 +48,14 @@ class Setup:
     """How an executable opens and runs its program.
 
     `weights` are the positions of inputs that may be frozen, `freeze` whether they are;
-    `may_go_live` gives freezing up once the weights keep changing.
+    `may_go_live` gives freezing up once the weights keep changing. `computed` are inputs that
+    eager operators return, with the dtype that their metadata promises.
     """
 
     providers: tuple[ProviderChoice, ...]
     settings: dict[str, object]
     weights: tuple[int, ...]
+    computed: tuple[tuple[int, torch.dtype], ...] = ()
     freeze: bool
     may_go_live: bool
     spinning: bool
@@ -137,6 +139,8 @@ class Executable:
 
     def run(self, args: Sequence[Argument]) -> list[torch.Tensor]:
         """One call: tensors (and sizes, as ints) in the program's order of inputs."""
+        if self.setup.computed and not self._as_promised(args):
+            return self._run_eager(args)
         opened = self._opened
         if opened is None or not self._usable(opened, args):
             opened = self._open(args)
@@ -170,6 +174,19 @@ class Executable:
         for index, layout in self._layouts:
             outputs[index] = self._laid_out(outputs[index], layout)
         return outputs
+
+    def _as_promised(self, args: Sequence[Argument]) -> bool:
+        """Are eager operators' results of the dtype that the program was made for?
+
+        Some meta functions of torch's are wrong; the session would read the memory as another type.
+        """
+        for index, dtype in self.setup.computed:
+            value = args[index]
+            if isinstance(value, torch.Tensor) and value.dtype != dtype:
+                detail = f"an eager operator returned {value.dtype}, its metadata says {dtype}"
+                self._fall_back(Reason(ReasonKind.DTYPE, detail))
+                return False
+        return True
 
     def _laid_out(self, output: torch.Tensor, layout: OutputLayout) -> torch.Tensor:
         if layout.permute is not None:

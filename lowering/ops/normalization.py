@@ -232,7 +232,8 @@ def batch_norm(
         if running_mean is None or running_var is None:
             cx.decline("a batch norm in evaluation mode without running statistics")
         y = normalize_channels(cx, input, weight, bias, running_mean, running_var, eps)
-        updated = (running_mean, running_var) if len(cx.outs) == 5 else ()
+        kept = zip((running_mean, running_var), cx.outs[3:], strict=False)
+        updated = [cx.cast(value, meta.dtype) for value, meta in kept]
         return y, _empty(cx, 1), _empty(cx, 2), *updated
     if len(cx.outs) != 5 and running_mean is not None:
         cx.decline("a batch norm that writes to its running statistics")
@@ -366,7 +367,11 @@ def _update(
         cx.op.Add(cx.op.Mul(cx.cast(o, dtype), keep), cx.op.Mul(n, take))
         for o, n in zip(old, new, strict=True)
     )
-    first, second = (cx.cast(u, cx.dtype(o)) for u, o in zip(updated, old, strict=True))
+    # In 16 bits torch's metadata says float32 here, and its kernel the type of the old statistics.
+    first, second = (
+        cx.cast(cx.cast(u, cx.dtype(o)), meta.dtype)
+        for u, o, meta in zip(updated, old, cx.outs[-2:], strict=True)
+    )
     return first, second
 
 

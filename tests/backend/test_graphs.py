@@ -375,3 +375,32 @@ def test_threads_may_share_a_compiled_function() -> None:
     with ThreadPoolExecutor(4) as pool:
         for got, want in zip(pool.map(call, inputs), expected, strict=True):
             torch.testing.assert_close(got, want)
+
+
+def test_an_eager_result_of_another_dtype_than_its_metadata_says() -> None:
+    """The session would read its memory as what the metadata says."""
+
+    @torch.library.custom_op("dynamo_onnx_tests::halved", mutates_args=())
+    def halved(x: torch.Tensor) -> torch.Tensor:
+        return (x / 2).half()
+
+    halved.register_fake(torch.empty_like)
+
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        return (halved(x).half() * 2 + 1).relu()
+
+    with torch.no_grad():
+        same(torch.compile(fn, backend="onnx")(X), fn(X))
+
+
+def test_the_running_statistics_of_a_batch_norm_in_half_precision() -> None:
+    """torch's metadata says float32 for the new statistics, whose copies are rounded again."""
+
+    def fn(x: torch.Tensor, mean: torch.Tensor, var: torch.Tensor) -> torch.Tensor:
+        return nn.functional.batch_norm(x, mean, var, training=True)
+
+    x = torch.randn(4, 3, 2).half()
+    ours, eager = ([torch.zeros(3).half(), torch.ones(3).half()] for _ in range(2))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(fn)(x, *ours), fn(x, *eager), rtol=1e-3, atol=1e-3)
+    same(ours, eager)
