@@ -25,6 +25,9 @@ check: $(VENV)/.stamp-test .check
 # Every operator of PyTorch's own test inputs, in nine dtypes: about an hour on 2 cores.
 conformance: $(VENV)/.stamp-test
 	$(BIN)/python -m tests.conformance.ops --coverage
+	$(BIN)/python -m tests.conformance.fuzz --programs 2000 --seed 0
+	$(BIN)/python -m tests.conformance.fuzz --programs 2000 --seed 1
+	$(BIN)/python -m tests.conformance.fuzz --programs 2000 --seed 2
 
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks.inference

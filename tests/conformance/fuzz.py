@@ -11,6 +11,7 @@ import argparse
 import itertools
 import linecache
 import logging
+import signal
 import sys
 import time
 import warnings
@@ -29,11 +30,31 @@ from .drawing import programs
 from .programs import SCOPE, Program, Run, simulate
 
 BUGS = frozenset({ReasonKind.RULE_FAILED, ReasonKind.SESSION_FAILED, ReasonKind.RUN_FAILED})
+LIMIT_S = 60
 _numbers = itertools.count()
+
+
+class TooSlow(BaseException):
+    """A program ran past its limit; no `except Exception` on the way may swallow it."""
 
 
 def failure(program: Program) -> str:
     """What is wrong with our answers, in a line; "" for nothing, or if the program is no test."""
+    signal.signal(signal.SIGALRM, _too_slow)
+    signal.alarm(LIMIT_S)
+    try:
+        return _failure(program)
+    except TooSlow:
+        return f"raises TooSlow: no answer within {LIMIT_S} s"
+    finally:
+        signal.alarm(0)
+
+
+def _too_slow(*_: object) -> None:
+    raise TooSlow
+
+
+def _failure(program: Program) -> str:
     calls = [call for call in range(len(program.sizes)) if simulate(program, call)]
     found = _compared(program, calls, "onnx") if calls else ""
     if found and _compared(program, calls, "aot_eager"):
@@ -48,7 +69,9 @@ def _compared(program: Program, calls: list[int], backend: str) -> str:
     options: dict[str, Any] = {}
     if backend == "onnx":
         options["options"] = program.options()
-    compiled = torch.compile(fn, backend=backend, dynamic=True if program.dynamic else None, **options)
+    compiled = torch.compile(
+        fn, backend=backend, dynamic=True if program.dynamic else None, **options
+    )
     for call in calls:
         run = simulate(program, call)
         assert run is not None
@@ -57,7 +80,7 @@ def _compared(program: Program, calls: list[int], backend: str) -> str:
             expected = fn(*eager)
             try:
                 got = compiled(*ours)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - any, where eager has an answer
                 return f"raises {type(error).__name__}: {error}"
         found = difference(program, run, (got, ours), (expected, eager))
         if found:
@@ -125,8 +148,11 @@ def _tolerance(eager: torch.Tensor, noisy: torch.Tensor) -> float:
 
 def _dense(tensor: torch.Tensor) -> bool:
     placed = sorted((s, n) for s, n in zip(tensor.stride(), tensor.shape, strict=True) if n > 1)
-    steps = itertools.accumulate((n for _, n in placed), int.__mul__, initial=1)
-    return tensor.numel() > 0 and all(s == step for (s, _), step in zip(placed, steps))
+    wanted = itertools.accumulate((n for _, n in placed), int.__mul__, initial=1)
+    pairs = zip((s for s, _ in placed), wanted, strict=False)
+    return tensor.numel() > 0 and all(given == want for given, want in pairs)
+        s == step for (s, _), step in zip(placed, steps, strict=False)
+    )
 
 
 def _strides(tensor: torch.Tensor) -> list[int]:
@@ -160,17 +186,26 @@ def _smaller(program: Program) -> list[Program]:
     made = [replace(program, steps=program.steps[:i] + program.steps[i + 1 :])
             for i in range(len(program.steps) - 1, -1, -1)]  # fmt: skip
     names = [s.target for s in program.steps] + [f"v{i}" for i in range(len(program.inputs))]
-    made += [replace(program, returned=n) for n in names if n != program.returned and len(program.returned) > 3]
+    made += [
+        replace(program, returned=n)
+        for n in names
+        if n != program.returned and len(program.returned) > 3
+    ]
     if program.eager_ops:
         made.append(replace(program, eager_ops=()))
     if program.dynamic:
         made.append(replace(program, dynamic=False, sizes=program.sizes[:1] * 2))
     if len(program.sizes) > 1:
-        made += [replace(program, sizes=program.sizes[:1]), replace(program, sizes=program.sizes[1:])]
+        made += [
+            replace(program, sizes=program.sizes[:1]),
+            replace(program, sizes=program.sizes[1:]),
+        ]
     for i, given in enumerate(program.inputs):
         plain = replace(given, layout="plain", special=False)
         if plain != given:
-            made.append(replace(program, inputs=(*program.inputs[:i], plain, *program.inputs[i + 1 :])))
+            made.append(
+                replace(program, inputs=(*program.inputs[:i], plain, *program.inputs[i + 1 :]))
+            )
     return made
 
 
@@ -192,7 +227,9 @@ def sweep(count: int, seed: int, limit: int) -> list[tuple[Program, str]]:
         number = next(done)
         if number % 100 == 0:
             took = time.perf_counter() - started
-            print(f"{number} programs, {len(bad)} differ, {took:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"{number} programs, {len(bad)} differ, {took:.0f} s", file=sys.stderr, flush=True
+            )
         if len(bad) >= limit:
             return
         found = failure(program)

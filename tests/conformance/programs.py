@@ -64,7 +64,9 @@ class Input:
 
     def source(self, sizes: tuple[int, ...], shift: int) -> str:
         shape = tuple(1 if d is None else sizes[d] for d in self.shape)
-        extra = f", {self.layout!r}, {self.special}" if self.layout != "plain" or self.special else ""
+        extra = (
+            f", {self.layout!r}, {self.special}" if self.layout != "plain" or self.special else ""
+        )
         return f"values({shape}, {self.dtype}, {self.seed + shift}{extra})"
 
 
@@ -228,4 +230,10 @@ def simulate(program: Program, call: int) -> Run | None:
         run = Run.start(program, call)
     except (RuntimeError, ValueError):
         return None
-    return run if all(run.step(step) for step in program.steps) else None
+    if not all(run.step(step) for step in program.steps):
+        return None
+    try:
+        eval(program.returned, SCOPE, run.values)
+    except NameError:
+        return None
+    return run

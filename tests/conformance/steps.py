@@ -51,7 +51,8 @@ SMOOTH = (
     "{}.abs().log1p()", "torch.expm1({})", "torch.atan({})", "F.hardswish({})", "F.mish({})",
     "F.leaky_relu({}, 0.1)", "F.selu({})", "F.logsigmoid({})", "torch.reciprocal({})",
     "torch.log2({}.abs() + 1)", "torch.exp2({})", "torch.sinh({})", "F.hardsigmoid({})",
-    "F.softsign({})", "torch.asinh({})", "F.celu({}, 0.7)", "{} ** 0.5", "{}.clamp(-0.9, 0.9).acos()",
+    "F.softsign({})", "torch.asinh({})", "F.celu({}, 0.7)", "{} ** 0.5",
+    "{}.clamp(-0.9, 0.9).acos()",
     "F.tanhshrink({})", "torch.deg2rad({})", "torch.erfc({})", "torch.special.entr({})",
     "torch.logit({}, 0.1)", "torch.sinc({})",
 )  # fmt: skip
@@ -59,7 +60,8 @@ CHOOSING = (
     "-{}", "{}.abs()", "F.relu({})", "torch.sign({})", "torch.floor({})", "torch.ceil({})",
     "torch.round({})", "torch.trunc({})", "{}.clone()", "torch.logical_not({})", "torch.isnan({})",
     "torch.isfinite({})", "torch.isinf({})", "~{}", "{}.contiguous()", "F.relu6({})",
-    "torch.nan_to_num({}, 0.5, 9.0, -9.0)", "{}.clamp(-1, 2)", "{}.clamp(min=0.5)", "{}.clamp(max=1)",
+    "torch.nan_to_num({}, 0.5, 9.0, -9.0)", "{}.clamp(-1, 2)", "{}.clamp(min=0.5)",
+    "{}.clamp(max=1)",
     "F.hardtanh({}, -1.5, 1.0)", "torch.signbit({})", "F.threshold({}, 0.25, -2.0)",
     "torch.heaviside({0}, {0})", "F.hardshrink({}, 0.5)", "torch.positive({})", "torch.sgn({})",
 )  # fmt: skip
@@ -91,7 +93,8 @@ BINARY = (
 )  # fmt: skip
 BINARY_EXACT = (
     "torch.maximum({}, {})", "torch.minimum({}, {})", "torch.fmax({}, {})", "torch.fmin({}, {})",
-    "{} == {}", "{} != {}", "{} < {}", "{} <= {}", "{} > {}", "{} >= {}", "torch.logical_and({}, {})",
+    "{} == {}", "{} != {}", "{} < {}", "{} <= {}", "{} > {}", "{} >= {}",
+    "torch.logical_and({}, {})",
     "torch.logical_or({}, {})", "torch.logical_xor({}, {})", "{} & {}", "{} | {}", "{} ^ {}",
     "{}.clamp(min={})", "torch.where({} > 0, {}, 2)", "torch.isclose({}, {})", "{} + {}[:0].sum()",
     "torch.where({0} < {1}, {0}, {1})", "torch.copysign({}, {})", "{}.type_as({})",
@@ -186,7 +189,8 @@ def choose(d: Drawer) -> str:
         "{n}.min()", "{n}.max({d})[0]", "{n}.min({d}, keepdim=True)[0]", "{n}.any()", "{n}.all()",
         "{n}.count_nonzero({d})", "{n}.sort({d})[0]", "{n}.sort({d}, descending=True)[0]",
         "{n}.topk(1, {d})[0]", "{n}.topk(2, {d}, largest=False)[0]", "{n}.cummax({d})[0]",
-        "{n}.cummin({d})[0]", "{n}.median({d})[0]", "{n}.kthvalue(1, {d})[0]", "{n}.aminmax(dim={d})[1]",
+        "{n}.cummin({d})[0]", "{n}.median({d})[0]", "{n}.kthvalue(1, {d})[0]",
+        "{n}.aminmax(dim={d})[1]",
         "torch.msort({n})", "{n}.sort({d}, stable=True)[1]", "{n}.median()",
     )  # fmt: skip
     return d.one(rows).format(n=name, d=dim)
@@ -195,7 +199,12 @@ def choose(d: Drawer) -> str:
 @step("arith", 2)
 def accumulate(d: Drawer) -> str:
     name = d.name()
-    rows = ("{n}.cumsum({d})", "{n}.diff(dim={d})", "{n}.cumsum({d}, dtype=torch.float32)", "{n}.trace()")
+    rows = (
+        "{n}.cumsum({d})",
+        "{n}.diff(dim={d})",
+        "{n}.cumsum({d}, dtype=torch.float32)",
+        "{n}.trace()",
+    )
     return d.one(rows).format(n=name, d=d.dim(name))
 
 
@@ -228,7 +237,9 @@ def view(d: Drawer) -> str:
     name = d.name()
     rank = d.value(name).dim()
     if not rank:
-        return d.one(("{n}.reshape(1)", "{n}[None]", "{n}.expand(3)", "{n}.view(1, 1)")).format(n=name)
+        return d.one(("{n}.reshape(1)", "{n}[None]", "{n}.expand(3)", "{n}.view(1, 1)")).format(
+            n=name
+        )
     a, b = d.dim(name), d.dim(name)
     rows = (
         "{n}.transpose({a}, {b})", "{n}.flatten()", "{n}.unsqueeze({a})", "{n}.squeeze({a})",
@@ -244,7 +255,8 @@ def view(d: Drawer) -> str:
         "{n}.repeat_interleave(2, {a})", "{n}.swapaxes({a}, {b})", "{n}.ravel()", "{n}.diag()",
         "{n}.reshape({n}.shape[0] * {n}.shape[1], -1)", "{n}.permute(1, 0)", "{n}.permute(2, 0, 1)",
         "{n}.permute(1, 2, 0)", "{n}.transpose(0, 1).contiguous()", "{n}[..., 1:, :1]",
-        "{n}.transpose(0, -1).reshape(-1)", "{n}.diag_embed()", "{n}.fliplr()", "{n}.expand_as({n})",
+        "{n}.transpose(0, -1).reshape(-1)", "{n}.diag_embed()", "{n}.fliplr()",
+        "{n}.expand_as({n})",
         "{n}.sum_to_size({n}.shape)", "{n}[[0, -1]]", "{n}[:, [1, 0]]", "{n}[{n}.shape[0] // 2:]",
         "F.pad({n}, (1, 2))", "F.pad({n}, (-1, 1))", "F.pad({n}, (1, 1), value=2)",
         "F.pad({n}, (1, 1), mode='replicate')", "F.pad({n}, (1, 0), mode='reflect')",
@@ -259,7 +271,8 @@ def join(d: Drawer) -> str:
     b = d.like(a)
     rank = d.value(a).dim()
     dim = d.dim(a) if rank else 0
-    rows = ("torch.cat([{a}, {b}], {d})", "torch.stack([{a}, {b}], {d})", "torch.hstack([{a}, {b}])",
+    rows = ("torch.cat([{a}, {b}], {d})", "torch.stack([{a}, {b}], {d})",
+            "torch.hstack([{a}, {b}])",
             "torch.cat([{a}, {a}, {b}], {d})", "torch.vstack([{a}, {b}])",
             "torch.broadcast_tensors({a}, {b})[0]", "torch.stack([{a}, {a}], -1)",
             "torch.meshgrid({a}.reshape(-1), {b}.reshape(-1), indexing='ij')[0]",
@@ -293,9 +306,12 @@ def index(d: Drawer) -> str:
     rows = (
         "{n}[{i} % {n}.shape[0]]", "{n}[..., {i} % {n}.shape[-1]]", "{n}[:, {i} % {n}.shape[1]]",
         "{n}.index_select({d}, {at}.reshape(-1))", "{n}.take({i} % {n}.numel())",
-        "{n}[{i} % {n}.shape[0], {i} % {n}.shape[1]]", "{n}[{i} % {n}.shape[0], :, {i} % {n}.shape[2]]",
-        "{n}[None, {i} % {n}.shape[0]]", "{n}[-1 - {i} % {n}.shape[0]]", "{n}[1:, {i} % {n}.shape[1]]",
-        "{n}.take_along_dim({at}, {d})", "{n}.gather({d}, {at})", "{n}[:, None, {i} % {n}.shape[1]]",
+        "{n}[{i} % {n}.shape[0], {i} % {n}.shape[1]]",
+        "{n}[{i} % {n}.shape[0], :, {i} % {n}.shape[2]]",
+        "{n}[None, {i} % {n}.shape[0]]", "{n}[-1 - {i} % {n}.shape[0]]",
+        "{n}[1:, {i} % {n}.shape[1]]",
+        "{n}.take_along_dim({at}, {d})", "{n}.gather({d}, {at})",
+        "{n}[:, None, {i} % {n}.shape[1]]",
         "F.embedding({i} % {n}.shape[0], {n})", "F.one_hot({i} % 5, 5)",
         "torch.bucketize({i}, {n}.reshape(-1).sort()[0])",
     )  # fmt: skip
@@ -306,7 +322,8 @@ def index(d: Drawer) -> str:
 def mask_index(d: Drawer) -> str:
     name = d.name(ranked(1))
     mask = d.name(lambda t: t.dtype is torch.bool)
-    return d.one(("{n}[{n} > 0]", "{n}[{m}]", "{n}[:, {m}]", "{n}.masked_select({m})", "{n}.nonzero()",
+    return d.one(("{n}[{n} > 0]", "{n}[{m}]", "{n}[:, {m}]", "{n}.masked_select({m})",
+    "{n}.nonzero()",
                   "{m}.nonzero()", "{n}.masked_scatter({m}, {n}.flip(0))",
                   "{n}[{n} != 0].unique()")).format(n=name, m=mask)  # fmt: skip
 
@@ -317,14 +334,17 @@ def scatter(d: Drawer) -> str:
     source, dim = d.name(), d.dim(name)
     at = f"({i} % {name}.shape[{dim}])"
     rows = (
-        "{n}.scatter({d}, {at}, 2)", "{n}.scatter_add({d}, {at}, {n})", "{n}.index_add({d}, {at}, {n})",
+        "{n}.scatter({d}, {at}, 2)", "{n}.scatter_add({d}, {at}, {n})",
+        "{n}.index_add({d}, {at}, {n})",
         "{n}.index_fill({d}, {at}, -1)", "{n}.index_put(({at},), {n}[0], accumulate=True)",
-        "{n}.index_put(({i} % {n}.shape[0],), {s}, accumulate=True)", "{n}.scatter_add({d}, {at}, {s})",
+        "{n}.index_put(({i} % {n}.shape[0],), {s}, accumulate=True)",
+        "{n}.scatter_add({d}, {at}, {s})",
         "{n}.scatter_reduce({d}, {at}, {n}, 'amax')", "{n}.scatter_reduce({d}, {at}, {n}, 'sum')",
         "{n}.scatter_reduce({d}, {at}, {n}, 'amin', include_self=False)",
         "{n}.scatter_reduce({d}, {at}, {n}, 'prod')", "{n}.scatter_reduce({d}, {at}, {n}, 'mean')",
         "{n}.index_reduce({d}, {at}, {n}, 'amax')", "{n}.select_scatter({s}, {d}, 0)",
-        "{n}.slice_scatter({n}[1:], 0, 1)", "{n}.index_put(({n} > 0,), torch.tensor(2, dtype={n}.dtype))",
+        "{n}.slice_scatter({n}[1:], 0, 1)",
+        "{n}.index_put(({n} > 0,), torch.tensor(2, dtype={n}.dtype))",
         "{n}.scatter({d}, {at}, {n}.flip(0)[:1])", "{n}.diagonal_scatter({n}.diagonal() * 2)",
     )  # fmt: skip
     return d.one(rows).format(n=name, d=dim, i=i, at=at, s=source)
@@ -341,8 +361,10 @@ def product(d: Drawer) -> str:
          "torch.bmm({a}, {b}.mT)", "torch.outer({a}.reshape(-1), {b}.reshape(-1))",
          "torch.addmm({a}, {b}, {b}.mT @ {a}, beta=2)", "torch.einsum('ij,kj->ki', {a}, {b})",
          "torch.einsum('...i,...i->...', {a}, {b})", "F.linear({a}, {b}, {b}.sum(1))",
-         "torch.addmm({a}.sum(1, keepdim=True), {a}, {b}.mT)", "torch.baddbmm({a} @ {b}.mT, {a}, {b}.mT)",
-         "torch.dot({a}.reshape(-1), {a}.reshape(-1))", "torch.kron({a}, {b})", "torch.tensordot({a}, {b}, 1)",
+         "torch.addmm({a}.sum(1, keepdim=True), {a}, {b}.mT)",
+         "torch.baddbmm({a} @ {b}.mT, {a}, {b}.mT)",
+         "torch.dot({a}.reshape(-1), {a}.reshape(-1))", "torch.kron({a}, {b})",
+         "torch.tensordot({a}, {b}, 1)",
          "{a} @ {b}[..., 0]", "torch.cdist({a}, {b})", "torch.inner({a}, {b})",
          "F.conv1d({a}, {b})", "F.conv1d({a}, {a}, padding=1)", "F.max_pool1d({a}, 2)",
          "F.avg_pool1d({a}, 2)", "F.adaptive_avg_pool1d({a}, 2)", "F.max_pool2d({a}, (1, 2), 1)",
@@ -357,8 +379,10 @@ def write(d: Drawer) -> tuple[str, str]:
     name = d.name()
     other = d.like(name)
     rows = (
-        "{n}.add_({o})", "{n}.mul_(2)", "{n}.copy_({o})", "{n}.fill_(1)", "{n}.zero_()", "{n}.sub_(1)",
-        "{n}.masked_fill_({n} > 0, 1)", "{n}.clamp_(-1, 1)", "{n}.relu_()", "{n}.neg_()", "{n}.mul_({o})",
+        "{n}.add_({o})", "{n}.mul_(2)", "{n}.copy_({o})", "{n}.fill_(1)", "{n}.zero_()",
+        "{n}.sub_(1)",
+        "{n}.masked_fill_({n} > 0, 1)", "{n}.clamp_(-1, 1)", "{n}.relu_()", "{n}.neg_()",
+        "{n}.mul_({o})",
         "{n} += 1", "{n} *= {o}", "{n}.logical_not_()", "{n}.addcmul_({n}, {o})",
     )  # fmt: skip
     return name, d.one(rows).format(n=name, o=other)
@@ -368,10 +392,12 @@ def write(d: Drawer) -> tuple[str, str]:
 def assign(d: Drawer) -> tuple[str, str]:
     name = d.name(ranked(1))
     rows = (
-        "{n}[0] = 2", "{n}[1:] = 3", "{n}[..., -1] = {n}[..., 0]", "{n}[..., ::2] = 0", "{n}[{n} > 0] = 1",
+        "{n}[0] = 2", "{n}[1:] = 3", "{n}[..., -1] = {n}[..., 0]", "{n}[..., ::2] = 0",
+        "{n}[{n} > 0] = 1",
         "{n}[[0, -1]] = 5", "{n}[:, :1] += 1", "{n}[-1] = {s}", "{n}.t_()", "{n}.view(-1)[0] = 4",
         "{n}.transpose(0, -1)[0] = 1", "{n}.diagonal().fill_(3)", "{n}[:] = {s}", "{n}[None] *= 2",
-        "{n}[torch.tensor([0, 0])] = 7", "{n}.unsqueeze_(0)", "{n}.squeeze_()", "{n}.transpose_(0, -1)",
+        "{n}[torch.tensor([0, 0])] = 7", "{n}.unsqueeze_(0)", "{n}.squeeze_()",
+        "{n}.transpose_(0, -1)",
     )  # fmt: skip
     return name, d.one(rows).format(n=name, s=d.name())
 
@@ -384,7 +410,8 @@ def assign_at(d: Drawer) -> tuple[str, str]:
     at = f"({i} % {name}.shape[{dim}])"
     rows = (
         "{n}.index_copy_({d}, {at}[:1], {n}.narrow({d}, 0, 1))", "{n}.index_add_({d}, {at}, {n})",
-        "{n}.index_fill_({d}, {at}, 2)", "{n}.scatter_({d}, {at}, 1)", "{n}.scatter_add_({d}, {at}, {n})",
+        "{n}.index_fill_({d}, {at}, 2)", "{n}.scatter_({d}, {at}, 1)",
+        "{n}.scatter_add_({d}, {at}, {n})",
         "{n}[{i} % {n}.shape[0]] = 3", "{n}[:, {i} % {n}.shape[1]] = 1",
         "{n}.index_put_(({i} % {n}.shape[0],), {n}[0], accumulate=True)",
     )  # fmt: skip
