@@ -11,21 +11,18 @@ aten/src/ATen/native/Math.h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ..dtypes import opmath
 from ..registry import lowers
 from ..rule import Rule
 from ..value import Value
+from ._approximation import F64, Fit, evaluate, fit, horner
 
 aten = torch.ops.aten
-F64 = torch.float64
-Floats = npt.NDArray[np.float64]
 
 NEAR_WAVE, NEAR_GROWTH, NEAR_DECAY = 5.0, 8.0, 2.0  # where the series end, for J and Y, I, K
 
@@ -54,7 +51,7 @@ def bessel_y0(cx: Rule, self: Value) -> Value:
     """self [*A] -> Y0 [*A]; -inf at 0, NaN below."""
     x = _source(cx, self)
     near = cx.op.Mul(_logarithm(cx, x), _series_j(cx, x, 0))
-    near = cx.op.Sub(near, _horner(cx, _quarter(cx, x), _harmonic(-1)))
+    near = cx.op.Sub(near, horner(cx, _quarter(cx, x), _harmonic(-1)))
     near = cx.op.Mul(near, cx.scalar(2 / math.pi, F64))
     return _end(cx, _pieces(cx, x, NEAR_WAVE, near, _wave(cx, self, x, 0)[1], at_zero=-math.inf))
 
@@ -66,7 +63,7 @@ def bessel_y1(cx: Rule, self: Value) -> Value:
     near = cx.op.Mul(_logarithm(cx, x, euler=False), _series_j(cx, x, 1))
     near = cx.op.Sub(near, cx.op.Div(cx.scalar(1.0, F64), x))
     half = cx.op.Mul(x, cx.scalar(0.25, F64))
-    near = cx.op.Sub(near, cx.op.Mul(half, _horner(cx, _quarter(cx, x), _digammas(-1))))
+    near = cx.op.Sub(near, cx.op.Mul(half, horner(cx, _quarter(cx, x), _digammas(-1))))
     near = cx.op.Mul(near, cx.scalar(2 / math.pi, F64))
     return _end(cx, _pieces(cx, x, NEAR_WAVE, near, _wave(cx, self, x, 1)[1], at_zero=-math.inf))
 
@@ -111,7 +108,7 @@ def _growing(cx: Rule, self: Value, order: int, *, scaled: bool) -> Value:
     size = cx.op.Abs(x)
     near = _series_i(cx, x, order)
     t = cx.op.Div(cx.scalar(1.0, F64), cx.op.Max(size, cx.scalar(NEAR_GROWTH, F64)))
-    far = cx.op.Mul(_clenshaw(cx, t, 1 / NEAR_GROWTH, _growth_fit(order)), cx.op.Sqrt(t))
+    far = cx.op.Mul(evaluate(cx, t, _growth_fit(order)), cx.op.Sqrt(t))
     if scaled:
         near = cx.op.Mul(near, cx.op.Exp(cx.op.Neg(size)))
     else:  # ATen's answer is infinite where its exp(x) is, which is sooner than I(x)
@@ -151,7 +148,7 @@ def _decaying(cx: Rule, self: Value, order: int, *, scaled: bool) -> Value:
     z = _quarter(cx, x)
     if order == 0:
         near = cx.op.Sub(
-            _horner(cx, z, _harmonic(1)), cx.op.Mul(_logarithm(cx, x), _series_i(cx, x, 0))
+            horner(cx, z, _harmonic(1)), cx.op.Mul(_logarithm(cx, x), _series_i(cx, x, 0))
         )
     else:
         near = cx.op.Add(
@@ -159,9 +156,9 @@ def _decaying(cx: Rule, self: Value, order: int, *, scaled: bool) -> Value:
             cx.op.Mul(_logarithm(cx, x, euler=False), _series_i(cx, x, 1)),
         )
         quarter = cx.op.Mul(x, cx.scalar(0.25, F64))
-        near = cx.op.Sub(near, cx.op.Mul(quarter, _horner(cx, z, _digammas(1))))
+        near = cx.op.Sub(near, cx.op.Mul(quarter, horner(cx, z, _digammas(1))))
     t = cx.op.Div(cx.scalar(1.0, F64), cx.op.Max(x, cx.scalar(NEAR_DECAY, F64)))
-    far = _clenshaw(cx, t, 1 / NEAR_DECAY, _hankel_fit(order, 1.0, 1 / NEAR_DECAY)[0])
+    far = evaluate(cx, t, _hankel_fit(order, 1.0, 1 / NEAR_DECAY)[0])
     far = cx.op.Mul(far, cx.op.Sqrt(cx.op.Mul(t, cx.scalar(math.pi / 2, F64))))
     if scaled:
         near = cx.op.Mul(near, cx.op.Exp(x))
@@ -212,27 +209,6 @@ def _logarithm(cx: Rule, x: Value, *, euler: bool = True) -> Value:
     return cx.op.Add(log, cx.scalar(float(np.euler_gamma), F64)) if euler else log
 
 
-def _horner(cx: Rule, z: Value, coefficients: Sequence[float]) -> Value:
-    """Sum of coefficients[k] * z ** k."""
-    *rest, last = coefficients
-    result = cx.scalar(last, F64)
-    for coefficient in reversed(rest):
-        result = cx.op.Add(cx.op.Mul(result, z), cx.scalar(coefficient, F64))
-    return result
-
-
-def _clenshaw(cx: Rule, t: Value, top: float, coefficients: Floats) -> Value:
-    """Sum of coefficients[k] * T_k, on 0..top mapped to -1..1."""
-    y = cx.op.Sub(cx.op.Mul(t, cx.scalar(2 / top, F64)), cx.scalar(1.0, F64))
-    twice = cx.op.Add(y, y)
-    first, *rest = (float(c) for c in coefficients)
-    before, last = cx.scalar(0.0, F64), cx.scalar(0.0, F64)
-    for coefficient in reversed(rest):
-        grown = cx.op.Sub(cx.op.Mul(twice, last), before)
-        before, last = last, cx.op.Add(grown, cx.scalar(coefficient, F64))
-    return cx.op.Add(cx.op.Sub(cx.op.Mul(y, last), before), cx.scalar(first, F64))
-
-
 TERMS = 32  # the largest variable is 16: its 32nd power by (32!)^2 is below 1e-31
 
 
@@ -242,11 +218,11 @@ def _coefficients(order: int, sign: int) -> list[float]:
 
 
 def _series_j(cx: Rule, x: Value, order: int) -> Value:
-    return _times_half(cx, x, order, _horner(cx, _quarter(cx, x), _coefficients(order, -1)))
+    return _times_half(cx, x, order, horner(cx, _quarter(cx, x), _coefficients(order, -1)))
 
 
 def _series_i(cx: Rule, x: Value, order: int) -> Value:
-    return _times_half(cx, x, order, _horner(cx, _quarter(cx, x), _coefficients(order, 1)))
+    return _times_half(cx, x, order, horner(cx, _quarter(cx, x), _coefficients(order, 1)))
 
 
 def _times_half(cx: Rule, x: Value, order: int, series: Value) -> Value:
@@ -276,7 +252,7 @@ def _wave(cx: Rule, self: Value, size: Value, order: int) -> tuple[Value, Value]
     angle = cx.cast(cx.op.Sub(cx.op.Abs(own), phase), F64)
     t = cx.op.Div(cx.scalar(1.0, F64), cx.op.Max(size, cx.scalar(NEAR_WAVE, F64)))
     fits = _hankel_fit(order, 1j, 1 / NEAR_WAVE)
-    real, imaginary = (_clenshaw(cx, t, 1 / NEAR_WAVE, fit) for fit in fits)
+    real, imaginary = (evaluate(cx, t, f) for f in fits)
     height = cx.op.Sqrt(cx.op.Mul(t, cx.scalar(2 / math.pi, F64)))
     cos, sin = cx.op.Mul(cx.op.Cos(angle), height), cx.op.Mul(cx.op.Sin(angle), height)
     j = cx.op.Sub(cx.op.Mul(cos, real), cx.op.Mul(sin, imaginary))
@@ -288,7 +264,7 @@ DEGREE = 24
 
 
 @cache
-def _hankel_fit(order: int, direction: complex, top: float) -> tuple[Floats, Floats]:
+def _hankel_fit(order: int, direction: complex, top: float) -> tuple[Fit, Fit]:
     """The factor of the Hankel function (direction i) or of K (direction 1) over t = 1 / x.
 
     Integral of exp(-s^2) |s|^(2 order) (1 + direction t s^2 / 2)^(order - 1/2) over the real
@@ -302,13 +278,13 @@ def _hankel_fit(order: int, direction: complex, top: float) -> tuple[Floats, Flo
         return complex((1 + direction * t * s * s / 2) ** (order - 0.5) @ weights)
 
     return (
-        _interpolated(lambda t: factor(t).real, top, DEGREE),
-        _interpolated(lambda t: factor(t).imag, top, DEGREE),
+        fit(lambda t: factor(t).real, 0, top, DEGREE),
+        fit(lambda t: factor(t).imag, 0, top, DEGREE),
     )
 
 
 @cache
-def _growth_fit(order: int) -> Floats:
+def _growth_fit(order: int) -> Fit:
     """sqrt(x) exp(-x) I(x) over t = 1 / x: the mean of exp(x (cos a - 1)) cos(order a)."""
     angles = (np.arange(8192) + 0.5) * math.pi / 8192
     cosines = np.cos(angles)
@@ -318,14 +294,4 @@ def _growth_fit(order: int) -> Floats:
     def factor(t: float) -> float:
         return float((np.exp(below / t) * weights).mean() / math.sqrt(t))
 
-    return _interpolated(factor, 1 / NEAR_GROWTH, DEGREE + 8)
-
-
-def _interpolated(function: Callable[[float], float], top: float, degree: int) -> Floats:
-    """Chebyshev coefficients on 0..top."""
-    count = degree + 1
-    angles = (np.arange(count) + 0.5) * math.pi / count
-    values = np.array([function(top * (math.cos(a) + 1) / 2) for a in angles])
-    coefficients = np.cos(np.outer(np.arange(count), angles)) @ values * (2 / count)
-    coefficients[0] /= 2
-    return coefficients
+    return fit(factor, 0, 1 / NEAR_GROWTH, DEGREE + 8)
