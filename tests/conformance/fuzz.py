@@ -151,8 +151,6 @@ def _dense(tensor: torch.Tensor) -> bool:
     wanted = itertools.accumulate((n for _, n in placed), int.__mul__, initial=1)
     pairs = zip((s for s, _ in placed), wanted, strict=False)
     return tensor.numel() > 0 and all(given == want for given, want in pairs)
-        s == step for (s, _), step in zip(placed, steps, strict=False)
-    )
 
 
 def _strides(tensor: torch.Tensor) -> list[int]:
