@@ -43,6 +43,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._lowerings: dict[OpOverload, Lowering] = {}
+        self._expected: dict[str, RuleFunction] = {}
         self.version = 0
 
     def __contains__(self, op: object) -> bool:
@@ -56,7 +57,26 @@ class Registry:
 
     def get(self, op: object) -> Lowering | None:
         """The lowering of an overload, if it has one."""
-        return self._lowerings.get(op) if isinstance(op, OpOverload) else None
+        if not isinstance(op, OpOverload):
+            return None
+        found = self._lowerings.get(op)
+        return self._arrived(op) if found is None and str(op) in self._expected else found
+
+    def expect(self, name: str, rule: RuleFunction) -> None:
+        """A rule for an overload of another library, which exists once that is imported.
+
+        A rule that is registered for the overload itself comes first.
+        """
+        self._expected[name] = rule
+
+    def _arrived(self, op: OpOverload) -> Lowering | None:
+        """The expected rule of an overload that has come to be, if it still has our arguments."""
+        rule, arguments = self._expected[str(op)], schema_arguments(op)
+        try:
+            _check_parameters(op, rule, arguments)
+        except LoweringError:  # another version of the library
+            return None
+        return self._lowerings.setdefault(op, Lowering(op, rule, None, arguments))
 
     def register(
         self, op: OpOverload, rule: RuleFunction, supports: Supports | None, *, replace: bool
