@@ -43,6 +43,8 @@ def index_put(
     shape = broadcast(*(i.known_dims for i in tensors))
     if shape is None:
         cx.decline("indices whose common shape depends on symbolic sizes")
+    if accumulate:
+        _decline_stepwise_rounding(cx, numel(shape))
     rest = [a for a in range(self.rank) if a not in axes]
     others = [self.known_dims[a] for a in rest]
     position = axes[0] if axes == list(range(axes[0], axes[-1] + 1)) else 0
@@ -142,6 +144,8 @@ def put(cx: Rule, self: Value, index: Value, source: Value, accumulate: bool) ->
     count = (numel(index.known_dims),)
     if count == (0,):
         return self
+    if accumulate:
+        _decline_stepwise_rounding(cx, *count)
     written = _scatter(
         cx,
         cx.reshape(self, (numel(self.known_dims),)),
@@ -320,6 +324,12 @@ def _scatter(
     return cx.cast(written, dtype)
 
 
+def _decline_stepwise_rounding(cx: Rule, count: Dim) -> None:
+    """For writes whose sums eager keeps in 16 bits; scatter_add and others round once, as we do."""
+    if cx.out.dtype in _REDUCED_IN and cx.out.dtype.is_floating_point and count != 1:
+        cx.decline("16-bit floats that accumulate: eager rounds after each of several steps")
+
+
 _REDUCED_IN = {
     torch.float16: torch.float32,
     torch.bfloat16: torch.float32,
@@ -335,6 +345,8 @@ def index_add(cx: Rule, self: Value, dim: int, index: Value, source: Value, alph
         wide = _REDUCED_IN.get(cx.out.dtype, cx.out.dtype)
         source = cx.op.Mul(cx.cast(source, wide), cx.scalar(alpha, wide))
         source = cx.cast(source, cx.out.dtype)
+    if self.rank < 2:
+        _decline_stepwise_rounding(cx, numel(index.known_dims))
     return _scatter_slices(cx, self, dim, index, source, "add")
 
 
@@ -360,6 +372,8 @@ def index_reduce(
 ) -> Value:
     """self [*A, D, *B] with source [*A, N, *B] reduced into it at index [N] along dim."""
     reduction = _REDUCTIONS[reduce]
+    if reduction in ("mean", "mul"):
+        _decline_stepwise_rounding(cx, numel(index.known_dims))
     return _scatter_slices(cx, self, dim, index, source, reduction, include_self=include_self)
 
 
@@ -402,6 +416,7 @@ def embedding_dense_backward(
     if scale_grad_by_freq:
         cx.decline("gradients divided by how often an index occurs")
     count, width = numel(indices.known_dims), grad_output.known_dims[-1]
+    _decline_stepwise_rounding(cx, count)
     grad = cx.reshape(grad_output, (count, width))
     rows = cx.reshape(cx.cast(indices, torch.int64), (count, 1))
     if not isinstance(padding_idx, int) or padding_idx >= 0:

@@ -88,7 +88,11 @@ PUTS = [
             torch.arange(30.0).reshape(2, 3, 5),
         ),
     ),
-    Case("index_put that adds float16", _put(0, accumulate=True), (M.half(), TWICE, M.half())),
+    Case(
+        "index_put that adds float16 once",
+        _put(0, accumulate=True),
+        (M.half(), TWICE[:1], M[:1].half()),
+    ),
     Case(
         "index_put that adds int8",
         _put(0, accumulate=True),
@@ -455,3 +459,19 @@ def test_bools_that_accumulate_are_declined() -> None:
 def test_a_write_by_two_masks_is_declined() -> None:
     lowering = lower(_put(0, 1), M, M[:, 0] > 3, M[0] > 1, ONE)
     assert "a mask beside another index" in str(lowering.reasons[0])
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x, i: aten.index_put.default(x, [i], x, True),
+        lambda x, i: aten.put.default(x, i, x, True),
+        lambda x, i: aten.index_add.default(x, 0, i, x),
+        lambda x, i: aten.index_reduce.default(x, 0, i, x, "mean"),
+        lambda x, i: aten.index_reduce.default(x, 0, i, x, "prod"),
+    ],
+    ids=["index_put", "put", "index_add", "mean", "prod"],
+)
+def test_sums_that_eager_keeps_in_16_bits_are_declined(fn) -> None:
+    lowering = lower(fn, torch.linspace(1, 2, 8).bfloat16(), torch.zeros(8, dtype=torch.int64))
+    assert "eager rounds after each" in str(lowering.reasons[0])
