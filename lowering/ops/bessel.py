@@ -79,7 +79,7 @@ def spherical_bessel_j0(cx: Rule, x: Value) -> Value:
 
 
 # -------------------------------------------------------------------- growth: I
-@lowers(aten.special_modified_bessel_i0.default)
+@lowers(aten.i0.default, aten.special_modified_bessel_i0.default)
 def modified_bessel_i0(cx: Rule, self: Value) -> Value:
     """self [*A] -> I0 [*A], even."""
     return _growing(cx, self, 0, scaled=False)

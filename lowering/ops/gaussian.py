@@ -34,6 +34,16 @@ def erfcx(cx: Rule, self: Value) -> Value:
     return _end(cx, cx.op.Where(cx.op.Less(x, number(cx, 0)), mirrored, positive))
 
 
+@lowers(aten.erfc.default)
+def erfc(cx: Rule, self: Value) -> Value:
+    """self [*A] -> 1 - erf(x) [*A], which keeps its digits where it is small."""
+    x = _source(cx, self)
+    decay = cx.op.Exp(cx.op.Neg(cx.op.Mul(x, x)))
+    positive = cx.op.Mul(_scaled(cx, cx.op.Abs(x)), decay)
+    mirrored = cx.op.Sub(number(cx, 2), positive)
+    return _end(cx, cx.op.Where(cx.op.Less(x, number(cx, 0)), mirrored, positive))
+
+
 @lowers(aten.special_log_ndtr.default)
 def log_ndtr(cx: Rule, self: Value) -> Value:
     """self [*A] -> the logarithm of the normal distribution function [*A]."""
@@ -56,23 +66,36 @@ TAIL = 5.0  # sqrt(-log p) where the last fit begins
 def ndtri(cx: Rule, self: Value) -> Value:
     """self [*A] -> the normal distribution's quantile [*A]; NaN outside 0..1."""
     p = _source(cx, self)
-    half, zero, one = (number(cx, v) for v in (0.5, 0, 1))
-    offset = cx.op.Sub(p, half)
+    one, half = number(cx, 1), number(cx, 0.5)
+    tail = cx.op.Where(cx.op.Less(p, half), p, cx.op.Sub(one, p))
+    return _end(cx, _quantile(cx, cx.op.Sub(p, half), tail))
+
+
+@lowers(aten.erfinv.default)
+def erfinv(cx: Rule, self: Value) -> Value:
+    """self [*A] -> the inverse error function [*A]; NaN outside -1..1."""
+    x = _source(cx, self)
+    half = number(cx, 0.5)
+    tail = cx.op.Mul(cx.op.Sub(number(cx, 1), cx.op.Abs(x)), half)
+    quantile = _quantile(cx, cx.op.Mul(x, half), tail)
+    return _end(cx, cx.op.Mul(quantile, number(cx, math.sqrt(0.5))))
+
+
+def _quantile(cx: Rule, offset: Value, tail: Value) -> Value:
+    """The normal quantile of 1/2 + offset; `tail` is the smaller of that and 1 minus it."""
+    zero = number(cx, 0)
+    below = cx.op.Less(offset, zero)
     square = cx.op.Mul(offset, offset)
     middle = cx.op.Mul(offset, evaluate(cx, square, _middle()))
-    below = cx.op.Less(p, half)
-    tail = cx.op.Where(below, p, cx.op.Sub(one, p))
     depth = cx.op.Sqrt(cx.op.Neg(cx.op.Log(tail)))
     near, far = _tails()
     value = cx.op.Where(
         cx.op.Less(depth, number(cx, TAIL)), evaluate(cx, depth, near), evaluate(cx, depth, far)
     )
+    value = cx.op.Where(cx.op.Equal(tail, zero), number(cx, math.inf), value)
     value = cx.op.Where(below, cx.op.Neg(value), value)
     inside = cx.op.LessOrEqual(square, number(cx, CENTRE**2))
-    value = cx.op.Where(inside, middle, value)
-    for end, answer in ((zero, -math.inf), (one, math.inf)):
-        value = cx.op.Where(cx.op.Equal(p, end), number(cx, answer), value)
-    return _end(cx, value)
+    return cx.op.Where(inside, middle, value)
 
 
 @lowers(aten.special_entr.default)

@@ -37,6 +37,11 @@ def test_bessel(case):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_i0_of_16_bits(dtype):
+    check(Case("i0", torch.i0, (X.to(dtype),)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_i0e_of_16_bits(dtype):
     check(Case("i0e", torch.special.i0e, (X.to(dtype),)))
 
