@@ -28,6 +28,7 @@ conformance: $(VENV)/.stamp-test
 	$(BIN)/python -m tests.conformance.fuzz --programs 2000 --seed 0
 	$(BIN)/python -m tests.conformance.fuzz --programs 2000 --seed 1
 	$(BIN)/python -m tests.conformance.fuzz --programs 2000 --seed 2
+	$(BIN)/python -m tests.conformance.models --docs
 
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks.inference

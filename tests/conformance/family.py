@@ -43,11 +43,18 @@ def build(family: Family) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _unsettle(parameter: Tensor) -> None:
-    """Scales of one and biases of zero hide what is done with them: make them differ."""
-    if parameter.is_floating_point() and parameter.numel() > 1:
-        flat = parameter.flatten()
-        if bool((flat == flat[0]).all()):
-            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    """Scales of one and biases of zero hide what is done with them: make them differ.
+
+    Matrices drawn as small as trained models start (0.02) leave of a layer of 64 units next to
+    nothing beside the residual: make them larger.
+    """
+    if not parameter.is_floating_point() or parameter.numel() < 2:
+        return
+    flat = parameter.flatten()
+    if bool((flat == flat[0]).all()):
+        parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    elif parameter.dim() > 1 and float(flat.std()) < 0.05:
+        parameter.mul_(0.1 / float(flat.std()))
 
 
 def run(family: Family) -> dict[str, Any]:
