@@ -21,6 +21,7 @@ from typing import Any
 
 import hypothesis
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 import dynamo_onnx
@@ -83,10 +84,22 @@ def _compared(program: Program, calls: list[int], backend: str) -> str:
             except Exception as error:  # noqa: BLE001 - any, where eager has an answer
                 return f"raises {type(error).__name__}: {error}"
         found = difference(program, run, (got, ours), (expected, eager))
-        if found:
+        if found and not ("strides" in found and _misstated(fn, program, call, expected)):
             return f"call {call}: {found}"
     bad = [f for f in dynamo_onnx.report().fallbacks if f.reason.kind in BUGS]
     return f"{bad[0].op}: {bad[0].reason}" if bad else ""
+
+
+def _misstated(fn: Callable[..., Any], program: Program, call: int, expected: Any) -> bool:
+    """Does torch itself state other strides for these results than eager gives them?
+
+    Its shape functions do for some results of `index`. What the graph says is all we have.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+        given = [mode.from_tensor(a) for a in eval(program.arguments(call), SCOPE)]
+        stated = pytree.tree_leaves(fn(*given))
+    pairs = zip(stated, pytree.tree_leaves(expected), strict=True)
+    return any(isinstance(b, torch.Tensor) and _strides(a) != _strides(b) for a, b in pairs)
 
 
 def _function(program: Program) -> Callable[..., Any]:

@@ -202,7 +202,8 @@ def _add_noise(noisy: torch.Tensor) -> None:
     ulps = NOISE_ULPS[noisy.dtype] * torch.finfo(noisy.dtype).eps
     signs = torch.randint(0, 2, noisy.shape, generator=generator) * 2 - 1
     finite = noisy.isfinite()
-    scale = noisy.abs() + (noisy.abs()[finite].max() / 8 if finite.any() else 0)
+    # Approximations (of sigmoid, tanh, erf) are as good as the largest value, or 1, demands.
+    scale = noisy.abs() + (noisy.abs()[finite].max() / 8 if finite.any() else 0) + 0.125
     noisy.copy_(torch.where(finite, noisy + signs * scale * ulps, noisy))
 
 
