@@ -56,6 +56,7 @@ def in_process(name: str, limit_s: float) -> dict[str, Any]:
     except EOFError:
         process.join()
         result = {"outcome": "crashed", "detail": f"the process ended: {process.exitcode}"}
+    process.join(5)
     process.kill()
     process.join()
     return result | {"kind": FAMILIES[name].kind, "wall_s": time.perf_counter() - started}
