@@ -1,13 +1,15 @@
-"""Where values stand among sorted boundaries: searchsorted, bucketize."""
+"""Where values stand among sorted boundaries: searchsorted, bucketize, histc."""
 
 from __future__ import annotations
 
 import torch
 
-from ..dims import is_static, numel
+from ..dims import Dim, is_static, numel
+from ..dtypes import opmath
 from ..registry import lowers
 from ..rule import Rule, Scalar
 from ..value import Value
+from ._pointwise import static
 
 aten = torch.ops.aten
 
@@ -91,3 +93,34 @@ def _count_before(cx: Rule, values: Value, boundaries: Value, right: bool) -> Va
     compare = cx.op.Greater if right else cx.op.GreaterOrEqual
     before = cx.op.Not(compare(fences, each))
     return cx.op.ReduceSum(cx.cast(before, cx.out.dtype), cx.ints([-1]), keepdims=0)
+
+
+@lowers(aten.histc.default)
+def histc(cx: Rule, self: Value, bins: Dim, min: Scalar, max: Scalar) -> Value:
+    """self [*D] -> [bins], how many elements lie in each of as many equal parts of min..max.
+
+    The part is floor((x - min) * bins / (max - min)) in self's dtype, as in ATen, and max belongs
+    to the last; NaN and what lies outside go to one part more, which is dropped. ATen counts in
+    self's dtype, where 16 bits come to an end.
+    """
+    if not static(bins) or not static(min) or not static(max):
+        cx.decline("histc with bins or bounds computed from sizes")
+    if min == max:
+        cx.decline("histc over the range of its elements, which raises unless that is finite")
+    dtype, count = cx.out.dtype, numel(self.known_dims)
+    wide = opmath(dtype)
+    if wide is not dtype and (not isinstance(count, int) or count > 2 / torch.finfo(dtype).eps):
+        cx.decline("histc in 16 bits of more elements than they count to")
+    flat = cx.reshape(self, (count,))
+    low, high = cx.scalar(min, dtype), cx.scalar(max, dtype)
+    scaled = cx.op.Mul(cx.op.Sub(flat, low), cx.scalar(bins, dtype))
+    part = cx.cast(cx.op.Div(scaled, cx.op.Sub(high, low)), torch.int64)
+    part = cx.op.Min(part, cx.scalar(bins - 1, torch.int64))
+    inside = cx.op.And(cx.op.GreaterOrEqual(flat, low), cx.op.LessOrEqual(flat, high))
+    part = cx.op.Where(inside, part, cx.scalar(bins, torch.int64))
+    ones = cx.expand(cx.scalar(1, wide), flat.known_dims)
+    counted = cx.op.ScatterElements(
+        cx.zeros((bins + 1,), wide), part, ones, axis=0, reduction="add"
+    )
+    counted.dims = (bins + 1,)
+    return cx.cast(cx.slice(counted, 0, 0, bins), dtype)

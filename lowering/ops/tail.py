@@ -16,7 +16,6 @@ aten, prims = torch.ops.aten, torch.ops.prims
 
 TAIL = [
     aten.bincount.default,
-    aten.histc.default,
     prims.abs.default,
     prims.acos.default,
     prims.acosh.default,

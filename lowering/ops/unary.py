@@ -163,6 +163,33 @@ def frac(cx: Rule, self: Value) -> Value:
     return narrow(cx, cx.op.Sub(x, truncate(cx, x)))
 
 
+@lowers(aten.frexp.Tensor)
+def frexp(cx: Rule, self: Value) -> tuple[Value, Value]:
+    """self [*A] -> mantissa [*A], 1/2 <= |m| < 1, and int32 exponent [*A]; self = m * 2 ** e.
+
+    Of zero, infinities and NaN the exponent is 0. The logarithm is rounded, so the exponent that
+    it gives can be one off, which the mantissa shows.
+    """
+    dtype = cx.out.dtype
+    if dtype is torch.float64:
+        cx.decline("frexp of float64, whose least numbers have reciprocals beyond its range")
+    x = cx.cast(self, torch.float64)
+    zero, half, one = (cx.scalar(n, torch.float64) for n in (0, 0.5, 1))
+    size = cx.op.Abs(x)
+    infinity = cx.scalar(math.inf, torch.float64)
+    usual = cx.op.And(cx.op.Greater(size, zero), cx.op.Less(size, infinity))
+    size = cx.op.Where(usual, size, half)
+    binary = cx.op.Mul(cx.op.Log(size), cx.scalar(1 / math.log(2), torch.float64))
+    exponent = cx.op.Add(cx.op.Floor(binary), one)
+    mantissa = cx.op.Mul(size, cx.op.Pow(cx.scalar(2, torch.float64), cx.op.Neg(exponent)))
+    high, low = (cx.op.GreaterOrEqual(mantissa, one), cx.op.Less(mantissa, half))
+    exponent = cx.op.Sub(
+        cx.op.Add(exponent, cx.cast(high, torch.float64)), cx.cast(low, torch.float64)
+    )
+    factor = cx.op.Pow(cx.scalar(2, torch.float64), cx.op.Neg(exponent))
+    return cx.cast(cx.op.Mul(x, factor), dtype), cx.cast(exponent, cx.outs[1].dtype)
+
+
 @lowers(aten.round.decimals)
 def round_decimals(cx: Rule, self: Value, decimals: int) -> Value:
     """self [*A] -> rounded to decimals after the point (before it if negative) [*A]."""

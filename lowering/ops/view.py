@@ -10,6 +10,7 @@ from math import prod
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ..dims import Dim, Dims, contiguous_strides, dims_of, numel, same_stride
@@ -221,6 +222,58 @@ def as_strided(
     )
 
 
+@lowers(aten.as_strided_scatter.default)
+def as_strided_scatter(
+    cx: Rule,
+    self: Value,
+    src: Value,
+    size: Sequence[Dim],
+    stride: Sequence[Dim],
+    storage_offset: Dim | None,
+) -> Value:
+    """self [*D] with src [*size] written where as_strided would read it."""
+    base = cx.fake(0)
+    symbolic = "as_strided_scatter with symbolic sizes or strides"
+    origin, start = cx.static(
+        (dims_of([base.storage_offset()])[0], 0 if storage_offset is None else storage_offset),
+        symbolic,
+    )
+    if storage_offset is None:
+        start = origin
+    dims, strides, out, steps = (
+        cx.static(tuple(sizes), symbolic)
+        for sizes in (dims_of(base.shape), dims_of(base.stride()), size, stride)
+    )
+    if 0 in out:
+        return self
+    order = _storage_order(dims, strides)
+    indices = _flat_indices(cx, out, steps, start - origin)
+    if order is None or indices.min() < 0 or indices.max() >= prod(dims):
+        cx.decline("as_strided_scatter reaches beyond the elements of its operand")
+    if len(np.unique(indices)) != indices.size:
+        cx.decline("as_strided_scatter to elements that share memory")
+    moved = cx.transpose(self, order)
+    flat = cx.reshape(moved, (prod(dims),))
+    values = cx.reshape(cx.cast(src, cx.out.dtype), (indices.size,))
+    places = cx.const(indices.reshape(-1), torch.int64)
+    written = cx.op.ScatterElements(flat, places, values, axis=0)
+    written.dims = flat.dims
+    shaped = cx.reshape(written, tuple(dims[axis] for axis in order))
+    return cx.transpose(shaped, [order.index(axis) for axis in range(len(order))])
+
+
+def _flat_indices(cx: Rule, dims: Sizes, stride: Sizes, start: int) -> npt.NDArray[np.int64]:
+    """Where the elements of a strided view lie in storage."""
+    if prod(dims) > MAX_FLAT_INDICES:
+        cx.decline(f"as_strided takes {prod(dims)} elements one by one")
+    indices = np.full(dims, start, dtype=np.int64)
+    for axis, step in enumerate(stride):
+        shape = [1] * len(dims)
+        shape[axis] = dims[axis]
+        indices += np.arange(dims[axis]).reshape(shape) * step
+    return indices
+
+
 def _strided(
     cx: Rule,
     value: Value,
@@ -246,13 +299,7 @@ def _strided(
         ordered = cx.reshape(part, tuple(inner[axis] for axis in wanted))
         inverse = [wanted.index(axis) for axis in range(len(wanted))]
         return cx.expand(cx.transpose(ordered, inverse), out)
-    if prod(inner) > MAX_FLAT_INDICES:
-        cx.decline(f"as_strided takes {prod(inner)} elements one by one")
-    indices = np.full(inner, start, dtype=np.int64)
-    for axis, step in enumerate(stride):
-        shape = [1] * len(inner)
-        shape[axis] = inner[axis]
-        indices += np.arange(inner[axis]).reshape(shape) * step
+    indices = _flat_indices(cx, inner, stride, start)
     taken = cx.op.Gather(flat, cx.const(indices, torch.int64), axis=0)
     taken.dims = inner
     return cx.expand(taken, out)

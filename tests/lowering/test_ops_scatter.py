@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -393,6 +395,20 @@ FENCES = torch.tensor([-1.0, 0.0, 0.0, 2.5])
 VALUES = torch.tensor([[-2.0, -1.0, 0.0], [2.5, 3.0, float("nan")]])
 
 SEARCHES = [
+    *(
+        Case(
+            f"histc of {dtype}",
+            lambda x: aten.histc.default(x, 7, -1, 0.3),
+            (
+                torch.tensor(
+                    [-1, 0.3, -0.1, 0.0999, 0.1, 0.3001, -1.01, math.inf, -math.inf, math.nan]
+                ).to(dtype),
+            ),
+        )
+        for dtype in (torch.float32, torch.float64, torch.float16)
+    ),
+    Case("histc of no elements", lambda x: aten.histc.default(x, 3, 0, 1), (VALUES[:0],)),
+    Case("histc of symbolic dims", lambda x: aten.histc.default(x, 3, 0, 4), (M,), dynamic=True),
     Case("bucketize", aten.bucketize.Tensor, (VALUES, FENCES), max_nodes=5),
     Case(
         "bucketize to the right, as int32",

@@ -16,6 +16,8 @@ UNIT = torch.linspace(-1.25, 1.25, 21)
 P = X.abs() + 0.25
 ODD = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5])
 SMALL = torch.tensor([1e-8, -1e-8, 1e-4, -1e-4, 1e-20, 0.0, 0.9, -0.9, 50.0, 1e10])
+POWERS = 2.0 ** torch.arange(-140, 128) * torch.tensor([[1.0], [1 + 1e-7], [1 - 6e-8], [1.37]])
+POWERS = POWERS.flatten()
 I64 = torch.tensor([-7, -1, 0, 1, 7])
 B = X > 0
 H = torch.linspace(-3, 3, 301).bfloat16()
@@ -48,6 +50,12 @@ CASES = [
     *[Case(f"{n} of int64 is float32", _op(n), (I64,)) for n in FLOATING],
     *[Case(f"{n} of bool is float32", _op(n), (B,)) for n in ("exp", "sin", "sigmoid", "log1p")],
     *[Case(f"{n} of bfloat16", _op(n), (H,)) for n in (*FLOATING, *ROUNDING) if n != "logit"],
+    *[
+        Case(f"frexp of {d}", aten.frexp.Tensor, (torch.cat([POWERS, -POWERS, ODD]).to(d),))
+        for d in (torch.float32, torch.bfloat16)
+    ],
+    Case("frexp of float16", aten.frexp.Tensor, (torch.cat([X.flatten(), ODD]).half(),)),
+    Case("frexp of no elements", aten.frexp.Tensor, (X[:0],)),
     *[Case(f"{n} of float16", _op(n), (H.half(),)) for n in ("exp", "tanh", "log1p", "round")],
     *[
         Case(f"{n} with symbolic dims", _op(n), (X,), dynamic=True)

@@ -12,6 +12,7 @@ X = torch.linspace(-3, 3, 24).reshape(2, 3, 4)
 M = torch.arange(20).reshape(4, 5)
 EMPTY = torch.zeros(2, 0, 3)
 ONE = torch.tensor(7.0)
+SOURCE = torch.arange(100, 106)
 
 
 def _chain(x):
@@ -24,6 +25,11 @@ def _there_and_back(x):
     """Heads apart, in front and together, and all of it undone: two transposes that meet."""
     heads = x.view(2, 3, 2, 2).transpose(1, 2).reshape(4, 3, 2)
     return heads.view(2, 2, 3, 2).transpose(1, 2).reshape(2, 3, 4) + 1
+
+
+def _written(size, stride, offset):
+    """A strided part overwritten by as many elements."""
+    return lambda x, y: aten.as_strided_scatter.default(x, y.view(size), size, stride, offset)
 
 
 CASES = [
@@ -164,6 +170,16 @@ CASES = [
         lambda x: aten.unfold.default(x, 1, 2, 2) + 1,
         (M,),
         dynamic=True,
+    ),
+    *(
+        Case(f"as_strided_scatter of a {name}", _written(size, stride, offset), (x, SOURCE[:n]))
+        for name, x, size, stride, offset, n in (
+            ("slice", M, [2, 3], [3, 1], 7, 6),
+            ("column", M, [3], [4], 2, 3),
+            ("permuted operand", M.t(), [3], [4], 2, 3),
+            ("single element", M, [], [], 3, 1),
+            ("part without elements", M, [0, 2], [1, 1], 0, 0),
+        )
     ),
     Case(
         "as_strided with its own strides",

@@ -53,10 +53,6 @@ ROWS = [
     (prims.sum.default, call(prims.sum.default, [0, 1]), (X,)),
     (prims.sum.default, call(prims.sum.default, [0]), (INTS,)),
     (prims.sum.default, call(prims.sum.default, [0]), (ODD,)),
-    (aten.histc.default, call(aten.histc.default, 5, -3, 3), (X,)),
-    (aten.histc.default, call(aten.histc.default, 4, -1, 1), (X,)),
-    (aten.histc.default, call(aten.histc.default, 3, -1, 1), (ODD,)),
-    (aten.histc.default, call(aten.histc.default, 7, -3, 3), (X.double(),)),
     (aten.bincount.default, call(aten.bincount.default), (INTS.abs(),)),
     (aten.bincount.default, call(aten.bincount.default, None, 10), (INTS.abs(),)),
     (aten.bincount.default, call(aten.bincount.default, None, 2), (INTS.abs().int(),)),
@@ -74,9 +70,9 @@ def test_every_overload_of_the_tail_has_a_row() -> None:
 
 
 def test_arguments_that_torchlib_does_not_take_stay_eager() -> None:
-    (reason,) = lower(call(aten.histc.default, 5, 0, 0), X).reasons
+    (reason,) = lower(two(aten.bincount.default), INTS[:4].abs(), POSITIVE[0]).reasons
     assert reason.kind is ReasonKind.SEMANTICS
-    assert "min == max" in reason.detail
+    assert "weights" in reason.detail
 
 
 # -------------------------------------------------------------------- rules of the user
