@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,28 +35,29 @@ class NoCandidate(Exception):
 class Drawer:
     """Chooses among the values of a run that is under way."""
 
-    def __init__(self, draw: Callable[..., Any], run: Run) -> None:
-        self._draw = draw
+    def __init__(self, chance: random.Random, run: Run, count: int) -> None:
+        self._chance = chance
         self.run = run
-        self.count = len(run.values)
+        self.count = count
 
-    def one(self, choices: Any) -> Any:
-        """One of these; the first is the simplest."""
-        return self._draw(st.sampled_from(choices))
+    def one(self, choices: Sequence[Any]) -> Any:
+        """One of these."""
+        return self._chance.choice(choices)
 
     def chance(self, of: int) -> bool:
         """True once in so many."""
-        return self._draw(st.integers(0, of - 1)) == of - 1
+        return self._chance.randrange(of) == 0
 
     def number(self, low: int, high: int) -> int:
-        return self._draw(st.integers(low, high))
+        """From low to high, both included."""
+        return self._chance.randint(low, high)
 
     def name(self, fits: Callable[[torch.Tensor], bool] = lambda t: True) -> str:
-        """A value that fits, the latest first."""
+        """A value that fits, more often one of the latest."""
         names = [n for n, v in self.run.values.items() if fits(v)]
         if not names:
             raise NoCandidate
-        return self.one(names[::-1])
+        return self.one(names[-3:] if self.chance(2) else names)
 
     def value(self, name: str) -> torch.Tensor:
         return self.run.values[name]
@@ -84,39 +87,55 @@ class Drawer:
         )
 
 
+# A seed for each choice that belongs together. Hypothesis favours the first of what it chooses
+# among and repeats itself; behind a seed everything is as likely. It shrinks by leaving out steps.
+SEED = st.integers(0, (1 << 48) - 1)
+
+
 @st.composite
-def programs(draw: Callable[..., Any], max_steps: int = 16) -> Program:
+def programs(draw: Callable[..., Any], max_steps: int = 14) -> Program:
     """A program that eager runs and whose answer does not hang on rounding."""
-    sizes = draw(st.tuples(*[st.integers(2, 5)] * 3))
-    if draw(st.integers(0, 11)) == 11:
-        sizes = (sizes[0], draw(st.integers(0, 1)), sizes[2])
-    dynamic = draw(st.booleans())
-    second = tuple(7 - s if s > 1 else s for s in sizes) if dynamic else sizes
-    inputs = draw(st.lists(_inputs(), min_size=1, max_size=3))
-    eager_ops = draw(st.lists(st.sampled_from(EAGER_OPS), max_size=2, unique=True))
-    if draw(st.integers(0, 3)) < 3:
-        eager_ops = []
-    start = Program(tuple(inputs), (), "v0", (sizes, second), dynamic, tuple(eager_ops))
+    start = _start(random.Random(draw(SEED)))
     run = Run.start(start, 0)
-    drawer = Drawer(draw, run)
     steps: list[Step] = []
-    for _ in range(draw(st.integers(2, max_steps))):
+    count = len(start.inputs)
+    for seed in draw(st.lists(SEED, min_size=3, max_size=max_steps)):
+        step = _attempt(Drawer(random.Random(seed), run, count), run)
+        if step is not None:
+            steps.append(step)
+            count += not step.in_place
+    returned = _returned(Drawer(random.Random(draw(SEED)), run, count))
+    return replace(start, steps=tuple(steps), returned=returned)
+
+
+def _start(chance: random.Random) -> Program:
+    """Sizes, inputs and options."""
+    sizes = [chance.randint(2, 5) for _ in range(3)]
+    if chance.randrange(12) == 0:
+        sizes[1] = chance.randint(0, 1)
+    dynamic = chance.random() < 0.5
+    second = tuple(7 - s if s > 1 else s for s in sizes) if dynamic else tuple(sizes)
+    inputs = tuple(_input(chance) for _ in range(chance.randint(1, 3)))
+    eager_ops = tuple(chance.sample(EAGER_OPS, 2)) if chance.randrange(5) == 0 else ()
+    return Program(inputs, (), "v0", (tuple(sizes), second), dynamic, eager_ops)
+
+
+def _input(chance: random.Random) -> Input:
+    rank = chance.choice((0, 1, 1, 2, 2, 2, 3, 3, 3, 4))
+    shape = tuple(chance.choice((0, 1, 2, 0, 1, 2, None)) for _ in range(rank))
+    special = chance.randrange(10) == 0
+    return Input(
+        shape, chance.choice(DTYPES), chance.randrange(13), chance.choice(LAYOUTS), special
+    )
+
+
+def _attempt(drawer: Drawer, run: Run) -> Step | None:
+    """A step that eager takes, if one is found in a few attempts."""
+    for _ in range(6):
         step = _step(drawer)
         if step is not None and run.step(step):
-            steps.append(step)
-            drawer.count = max(drawer.count, int(step.target[1:]) + 1)
-    returned = _returned(drawer)
-    return Program(start.inputs, tuple(steps), returned, start.sizes, dynamic, start.eager_ops)
-
-
-@st.composite
-def _inputs(draw: Callable[..., Any]) -> Input:
-    axis = st.sampled_from([0, 1, 2, 0, 1, 2, None])
-    shape = draw(st.lists(axis, max_size=3))
-    layout = draw(st.sampled_from(LAYOUTS))
-    special = draw(st.integers(0, 9)) == 9
-    dtype = draw(st.sampled_from(DTYPES))
-    return Input(tuple(shape), dtype, draw(st.integers(0, 12)), layout, special)
+            return step
+    return None
 
 
 def _step(drawer: Drawer) -> Step | None:
