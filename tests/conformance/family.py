@@ -69,16 +69,20 @@ def run(family: Family) -> dict[str, Any]:
         return result | {"outcome": "eager fails", "detail": "no tensor in the output"}
     model.compile(backend="onnx")
     try:
-        found = difference(_forward(model, inputs), expected)
+        got = _forward(model, inputs)
     except Exception as error:  # noqa: BLE001 - any exception where eager has an answer
-        fails = _fails_without_us(model, inputs)
-        outcome = "Dynamo fails" if fails else "crashed"
+        outcome = "crashed" if _without_us(model, inputs) is not None else "Dynamo fails"
         return result | {"outcome": outcome, "detail": _line(error)}
+    found = difference(got, expected)
     result |= counts() | {"outcome": "wrong" if found else "equal", "detail": found}
-    if not result["graphs"] and not found:
-        result["outcome"] = "Dynamo fails"
-        result["detail"] = "no graph captured"
-    if family.generates and not found:
+    if found:
+        theirs = _without_us(model, inputs)
+        if theirs is not None and difference(theirs, expected) and not difference(got, theirs):
+            result["outcome"] = "Dynamo differs"
+        return result
+    if not result["graphs"]:
+        return result | {"outcome": "Dynamo fails", "detail": "no graph captured"}
+    if family.generates:
         result["generate"] = {name: _generate(model, inputs, name) for name in CACHES}
     return result
 
@@ -90,15 +94,14 @@ def _forward(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
         return model(**copies)
 
 
-def _fails_without_us(model: nn.Module, inputs: Mapping[str, Any]) -> bool:
-    """Does torch.compile fail on this model with its own backend too?"""
+def _without_us(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
+    """What Dynamo makes of the model with its own backend; None if that fails as well."""
     torch._dynamo.reset()
     model.compile(backend="aot_eager")
     try:
-        _forward(model, inputs)
+        return _forward(model, inputs)
     except Exception:  # noqa: BLE001 - that it fails is the answer
-        return True
-    return False
+        return None
 
 
 def tensors(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
