@@ -27,10 +27,14 @@ class Step:
             value.shape = ir.Shape([text(d) for d in dims])
         return value
 
-    def emit(self, op_type: str, *inputs: Value, dtype: ir.DataType | None = None) -> Value:
+    def emit(
+        self, op_type: str, *inputs: Value, dtype: ir.DataType | None = None, **attrs: int
+    ) -> Value:
         """One node, of the type of its first input unless given."""
         out = self.value(dtype or inputs[0].elem, None)
-        attributes = [ir.AttrInt64("to", int(out.elem))] if op_type == "Cast" else []
+        if op_type == "Cast":
+            attrs["to"] = int(out.elem)
+        attributes = [ir.AttrInt64(name, number) for name, number in attrs.items()]
         self.nodes.append(ir.Node("", op_type, list(inputs), attributes, outputs=[out]))
         return out
 
