@@ -1,4 +1,4 @@
-"""Tensors made from numbers: full, zeros, arange, linspace, eye, triangles."""
+"""Tensors made from numbers: full, zeros, arange, eye, triangles."""
 
 from __future__ import annotations
 
@@ -132,27 +132,6 @@ def _sequence(
         return np.int64(start) + np.int64(step) * np.arange(count, dtype=np.int64)
     wide = np.float32 if dtype in (torch.float16, torch.bfloat16) else np.float64
     return wide(start) + wide(step) * np.arange(count, dtype=wide)
-
-
-@lowers(aten.linspace.default)
-def linspace(cx: Rule, start: Scalar, end: Scalar, steps: Scalar, *_: object) -> Value:
-    """Numbers from start to end, both included -> [steps].
-
-    As in ATen the second half is counted down from end, so that it ends there exactly.
-    """
-    dtype = cx.out.dtype
-    (count,) = cx.out.dims
-    if not isinstance(count, int) or count > MAX_CONSTANT or not static(start) or not static(end):
-        cx.decline(f"a linspace of more than {MAX_CONSTANT} or of an unknown number of steps")
-    if not dtype.is_floating_point:
-        cx.decline("a linspace of integers")
-    wide = np.float64 if dtype is torch.float64 else np.float32
-    if count <= 1:
-        return cx.const(np.full(count, start, dtype=wide), dtype)
-    step = (wide(end) - wide(start)) / wide(count - 1)
-    index = np.arange(count, dtype=wide)
-    up, down = wide(start) + step * index, wide(end) - step * (wide(count - 1) - index)
-    return cx.const(np.where(index < count // 2, up, down), dtype)
 
 
 # ------------------------------------------------------------------ matrices

@@ -7,6 +7,8 @@ MatMul, which wraps around as ATen does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import sympy
 import torch
@@ -275,3 +277,36 @@ def _scaled_sum(cx: Rule, self: Value, product: Value, beta: Scalar, alpha: Scal
     if beta != 1:
         added = cx.op.Mul(added, cx.scalar(beta, dtype))
     return cx.op.Add(product, added)
+
+
+@lowers(aten._trilinear.default)
+def trilinear(
+    cx: Rule,
+    i1: Value,
+    i2: Value,
+    i3: Value,
+    expand1: Sequence[int],
+    expand2: Sequence[int],
+    expand3: Sequence[int],
+    sumdim: Sequence[int],
+    unroll_dim: int,
+) -> Value:
+    """Three factors, to each of which its `expand` dims are added, multiplied, summed over sumdim.
+
+    Ref: https://onnx.ai/onnx/operators/onnx__Einsum.html
+    """
+    if cx.out.dtype in (torch.float16, torch.bfloat16):
+        cx.decline(
+            f"a product of three tensors in {cx.out.dtype}, each product of which is rounded"
+        )
+    rank = i1.rank + len(expand1)
+    letters = "abcdefghijklmnop"[:rank]
+
+    def kept(left_out: Sequence[int]) -> str:
+        absent = [cx.axis(d, rank) for d in left_out]
+        return "".join(letter for axis, letter in enumerate(letters) if axis not in absent)
+
+    if 0 in (*i1.known_dims, *i2.known_dims, *i3.known_dims):
+        return cx.zeros(cx.out.dims, cx.out.dtype)
+    equation = f"{kept(expand1)},{kept(expand2)},{kept(expand3)}->{kept(sumdim)}"
+    return cx.op.Einsum(i1, i2, i3, equation=equation)

@@ -190,14 +190,34 @@ def _average(
         pads = attrs["pads"] is not None
         attrs["count_include_pad"] = 1 if count_include_pad and pads else None
         return _unbatched(cx, cx.op.AveragePool(batched, **attrs), spatial)
-    if ceil_mode:
-        # The last window may be cut off: its mean says nothing of how many elements it had.
-        cx.decline("an average pool with divisor_override and ceil_mode")
     wide = cx.cast(batched, torch.float32) if cx.out.dtype.itemsize < 4 else batched
+    if ceil_mode:
+        wide, attrs = _zeros_under_the_last_window(cx, wide, spatial, attrs)
     mean = cx.op.AveragePool(wide, **attrs, count_include_pad=1)
     factor = math.prod(attrs["kernel_shape"]) / divisor
     scaled = cx.op.Mul(mean, cx.scalar(factor, cx.dtype(wide)))
     return _unbatched(cx, cx.cast(scaled, cx.out.dtype), spatial)
+
+
+def _zeros_under_the_last_window(
+    cx: Rule, x: Value, spatial: int, attrs: dict[str, Any]
+) -> tuple[Value, dict[str, Any]]:
+    """x with its padding, and as many more zeros as its last window reaches beyond; the attributes.
+
+    The mean of a window that is cut off would not say how many elements it had.
+    """
+    sizes = cx.static(x.known_dims[-spatial:], "an average pool of symbolic size with ceil_mode")
+    out = cx.static(cx.out.dims[-spatial:], "an average pool of symbolic size with ceil_mode")
+    strides = attrs["strides"] or [1] * spatial
+    begin = (attrs["pads"] or [0] * spatial)[:spatial]
+    reach = [(o - 1) * s + k for o, s, k in zip(out, strides, attrs["kernel_shape"], strict=True)]
+    end = [max(r - size - b, 0) for r, size, b in zip(reach, sizes, begin, strict=True)]
+    padded: Value = cx.op.Pad(x, cx.ints([0, 0, *begin, 0, 0, *end]))
+    padded.dims = (
+        *x.known_dims[:2],
+        *(b + size + e for b, size, e in zip(begin, sizes, end, strict=True)),
+    )
+    return padded, {**attrs, "pads": None, "ceil_mode": None}
 
 
 def _window(

@@ -1,4 +1,4 @@
-"""sort, topk, kthvalue, median: all of them TopK.
+"""sort, topk, kthvalue, median, mode: all of them TopK.
 
 ONNX Runtime's TopK counts NaN as the greatest value and puts equal values in index order, whatever
 `largest` is: so it sorts as ATen's stable sort does, NaN included (measured on random rows with
@@ -14,6 +14,7 @@ from ..dims import Dim, numel
 from ..registry import lowers
 from ..rule import Rule
 from ..value import Value
+from .reduction import reduced_dims
 
 aten = torch.ops.aten
 
@@ -128,6 +129,50 @@ def _median(cx: Rule, value: Value, axis: int) -> tuple[Value, Value]:
     top, where = top_k(cx, value, 1, axis, True)
     isnan = cx.op.IsNaN(top)
     return cx.op.Where(isnan, top, values), cx.op.Where(isnan, where, indices)
+
+
+LONGEST_MODE = 256  # elements, each compared with each
+IN_ORDER = 16  # up to here ATen's std::sort keeps equal elements in order
+
+
+@lowers(aten.mode.default)
+def mode(cx: Rule, self: Value, dim: int, keepdim: bool) -> tuple[Value, Value | None]:
+    """self [*D] -> the most frequent values along dim, of several the least, and an index of each.
+
+    The index is the last of the equal elements; in rows so long that ATen's sort does not keep
+    their order, it leaves open which one it is. So it does with rows that hold NaN, which that sort
+    compares as if they were numbers; here no NaN equals another, and NaN is the greatest.
+    Ref: aten/src/ATen/native/cpu/TensorCompareKernel.cpp
+    """
+    if not self.known_dims:
+        return cx.op.Identity(self), cx.zeros((), torch.int64)
+    if 0 in self.known_dims:
+        return cx.zeros(cx.outs[0].dims, cx.out.dtype), cx.zeros(cx.outs[1].dims, torch.int64)
+    axis = cx.axis(dim, self.rank)
+    size = self.known_dims[axis]
+    if not isinstance(size, int) or size > LONGEST_MODE:
+        cx.decline(f"the mode of {size} elements, each to be compared with each")
+    others = tuple(a for a in range(self.rank) if a != axis)
+    rows = cx.transpose(cx.cast(self, torch.uint8) if _is_bool(cx, self) else self, (*others, axis))
+    last = self.rank - 1
+    values, indices = top_k(cx, rows, size, last, largest=False)
+    equal = cx.op.Equal(cx.unsqueeze(values, last + 1), cx.unsqueeze(values, last))
+    counts = cx.op.ReduceSum(cx.cast(equal, torch.int64), cx.ints([last + 1]), keepdims=0)
+    counts = cx.op.Max(counts, cx.scalar(1, torch.int64))
+    counts.dims = values.known_dims
+    first = cx.op.ArgMax(counts, axis=last)
+    end = cx.op.Sub(
+        cx.op.Add(first, cx.op.GatherElements(counts, first, axis=last)), cx.scalar(1, torch.int64)
+    )
+    kept = cx.axes(axis, self.rank)
+    dims = reduced_dims(self.known_dims, kept, keepdim)
+    value = cx.reshape(cx.op.GatherElements(values, first, axis=last), dims)
+    index = cx.reshape(cx.op.GatherElements(indices, end, axis=last), dims)
+    return cx.cast(value, cx.out.dtype), index if size <= IN_ORDER else None
+
+
+def _is_bool(cx: Rule, value: Value) -> bool:
+    return cx.dtype(value) is torch.bool
 
 
 def top_k(cx: Rule, value: Value, k: Dim, axis: int, largest: bool) -> tuple[Value, Value]:

@@ -104,6 +104,11 @@ CASES = [
     Case("avg_pool2d with symbolic dims", call(F.avg_pool2d, 3, 2, 1), (X2,), dynamic=True),
     Case("avg_pool2d, unbatched", call(F.avg_pool2d, 3, 1), (X2[0],)),
     Case("avg_pool2d with a divisor", call(F.avg_pool2d, 3, 2, 1, divisor_override=5), (X2,)),
+    *(Case(f"avg_pool2d with a divisor in ceil mode, kernel {k}, stride {s}, padding {p}",
+           call(F.avg_pool2d, k, s, p, ceil_mode=True, divisor_override=3), (X2,))
+      for k, s, p in ((2, 2, 0), (3, 2, 1), (3, 3, 1), (2, 3, 1), ((2, 3), (2, 1), (1, 0)))),
+    Case("avg_pool3d with a divisor in ceil mode",
+         call(F.avg_pool3d, 3, 2, 1, ceil_mode=True, divisor_override=3), (X3,)),
     Case("avg_pool2d with a divisor, bfloat16", call(F.avg_pool2d, 3, divisor_override=5),
          (X2.bfloat16(),)),
     Case("avg_pool2d of bfloat16", call(F.avg_pool2d, 3, 2), (X2.bfloat16(),)),
@@ -168,12 +173,6 @@ def test_unequal_windows_of_a_symbolic_size_stay_eager() -> None:
 def test_max_pool_of_int64_stays_eager_for_want_of_a_kernel() -> None:
     (reason,) = lower(call(F.max_pool2d, 2), X2.long()).reasons
     assert reason.kind is ReasonKind.KERNEL
-
-
-def test_a_divisor_in_ceil_mode_stays_eager() -> None:
-    pool = call(F.avg_pool2d, 3, 2, ceil_mode=True, divisor_override=5)
-    (reason,) = lower(pool, X2).reasons
-    assert "divisor_override" in reason.detail
 
 
 def test_windows_around_all_elements_stay_eager() -> None:

@@ -35,6 +35,10 @@ def sample(mode, padding, corners):
     return lambda x, grid: F.grid_sample(x, grid, mode, padding, corners)
 
 
+def smooth(mode, **options):
+    return lambda x: F.interpolate(x, mode=mode, antialias=True, **options)
+
+
 SIZES = [(12, 14), (7, 5), (13, 20), (1, 1), (6, 7), (3, 7), (100, 3)]
 SCALES = [2, 1.5, 0.5, (2.0, 3.0), (1.7, 0.6), 2.3]
 
@@ -55,6 +59,12 @@ RESIZES = [
       for scale in (2, 1.7, 0.6)
       for mode, corners in (("nearest", None), ("nearest-exact", None), ("trilinear", False),
                             ("trilinear", True))),
+    *(Case(f"{mode} with antialiasing, {options}, {x.dtype}", smooth(mode, **options), (x,))
+      for mode in ("bilinear", "bicubic")
+      for options in ({"size": (5, 4)}, {"size": (20, 3)}, {"size": (5, 7), "align_corners": True},
+                      {"size": (1, 1), "align_corners": True}, {"scale_factor": 0.4},
+                      {"scale_factor": (0.3, 2.0)})
+      for x in (X2, X2.double())),
     Case("nearest by a whole factor is one node", resize("nearest", None, 2), (X2,), max_nodes=1),
     Case("nearest by a factor that keeps the size", lambda x: aten.upsample_nearest2d.default(
         x, [6, 7], 1.05, 1.1), (X2,)),
