@@ -103,7 +103,7 @@ def histc(cx: Rule, self: Value, bins: Dim, min: Scalar, max: Scalar) -> Value:
     to the last; NaN and what lies outside go to one part more, which is dropped. ATen counts in
     self's dtype, where 16 bits come to an end.
     """
-    if not static(bins) or not static(min) or not static(max):
+    if not isinstance(bins, int) or not static(min) or not static(max):
         cx.decline("histc with bins or bounds computed from sizes")
     if min == max:
         cx.decline("histc over the range of its elements, which raises unless that is finite")
