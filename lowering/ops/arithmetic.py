@@ -88,7 +88,7 @@ def div_mode(cx: Rule, self: Operand, other: Operand, rounding_mode: str | None)
     if rounding_mode == "floor":
         return floor_divide(cx, self, other)
     if not cx.out.dtype.is_floating_point:
-        return cx.op.Div(*cx.promote(self, other))
+        return cx.op.Div(*_integers(cx, self, other))
     quotient = cx.op.Div(*compute(cx, self, other))
     if isinstance(other, Value) and other.rank > 0:
         return truncate(cx, narrow(cx, quotient))  # in 16 bits ATen rounds first here,
@@ -132,7 +132,7 @@ def floor_divide(cx: Rule, self: Operand, other: Operand) -> Value:
 
 
 def _floor_divide_integers(cx: Rule, self: Operand, other: Operand) -> Value:
-    a, b = cx.promote(self, other)
+    a, b = _integers(cx, self, other)
     if cx.out.dtype in (torch.uint8, torch.uint16, torch.uint32, torch.uint64):
         return cx.op.Div(a, b)
     zero = cx.scalar(0, cx.out.dtype)
@@ -152,10 +152,9 @@ def remainder(cx: Rule, self: Operand, other: Operand) -> Value:
     ONNX's Mod does that for integers; for floats it is C's fmod, with the sign of self.
     Ref: https://onnx.ai/onnx/operators/onnx__Mod.html
     """
-    a, b = cx.promote(self, other)
     if not cx.out.dtype.is_floating_point:
-        return cx.op.Mod(a, b)
-    a, b = compute(cx, a, b)
+        return cx.op.Mod(*_integers(cx, self, other))
+    a, b = compute(cx, *cx.promote(self, other))
     rest = cx.op.Mod(a, b, fmod=1)
     opposed = _opposed(cx, rest, b, other)
     return narrow(cx, cx.op.Where(opposed, cx.op.Add(rest, b), rest))
@@ -174,7 +173,18 @@ def _opposed(cx: Rule, rest: Value, divisor: Value, given: Operand) -> Value:
 @lowers(aten.fmod.Tensor, aten.fmod.Scalar)
 def fmod(cx: Rule, self: Operand, other: Operand) -> Value:
     """self [*A], other [*B] -> C's fmod, with the sign of self."""
+    if not cx.out.dtype.is_floating_point:
+        return cx.op.Mod(*_integers(cx, self, other), fmod=1)
     return cx.op.Mod(*cx.promote(self, other), fmod=1)
+
+
+def _integers(cx: Rule, self: Operand, other: Operand) -> list[Value]:
+    """Dividend and divisor. A session does not load with a constant 0 among its divisors."""
+    a, b = cx.promote(self, other)
+    divisors = cx.builder.constant_array(b)
+    if divisors is not None and not divisors.all():
+        cx.decline("a division of integers by 0, which eager refuses unless there are no elements")
+    return [a, b]
 
 
 @lowers(aten.pow.Tensor_Scalar)
