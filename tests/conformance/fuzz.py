@@ -220,9 +220,9 @@ def _smaller(program: Program) -> list[Program]:
     return made
 
 
-def sweep(count: int, seed: int, limit: int) -> list[tuple[Program, str]]:
-    """Draw programs and compare; the first `limit` that differ, with what differs."""
-    bad: list[tuple[Program, str]] = []
+def sweep(count: int, seed: int, limit: int) -> list[Program]:
+    """Draw programs and compare; the first `limit` that differ, made small and printed."""
+    bad: list[Program] = []
     done, started = itertools.count(1), time.perf_counter()
 
     @hypothesis.seed(seed)
@@ -245,8 +245,9 @@ def sweep(count: int, seed: int, limit: int) -> list[tuple[Program, str]]:
             return
         found = failure(program)
         if found:
-            bad.append((program, found))
-            print(f"program {number}: {found[:200]}", file=sys.stderr, flush=True)
+            smaller, still = reduced(program, found)
+            bad.append(smaller)
+            print(f"# {'-' * 80}\n# {still}\n{smaller.script()}", flush=True)
 
     compare()
     return bad
@@ -269,9 +270,6 @@ def main() -> int:
     options = parser.parse_args()
     quiet()
     bad = sweep(options.programs, options.seed, options.limit)
-    for program, found in bad:
-        smaller, still = reduced(program, found)
-        print(f"# {'-' * 80}\n# {still}\n{smaller.script()}", flush=True)
     print(f"seed {options.seed}: {options.programs} programs, {len(bad)} differ")
     return 1 if bad else 0
 

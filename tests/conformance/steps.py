@@ -62,7 +62,7 @@ CHOOSING = (
     "torch.isfinite({})", "torch.isinf({})", "~{}", "{}.contiguous()", "F.relu6({})",
     "torch.nan_to_num({}, 0.5, 9.0, -9.0)", "{}.clamp(-1, 2)", "{}.clamp(min=0.5)",
     "{}.clamp(max=1)",
-    "F.hardtanh({}, -1.5, 1.0)", "torch.signbit({})", "F.threshold({}, 0.25, -2.0)",
+    "F.hardtanh({}, -1.5, 1.0)", "torch.signbit({}.nan_to_num())", "F.threshold({}, 0.25, -2.0)",
     "torch.heaviside({0}, {0})", "F.hardshrink({}, 0.5)", "torch.positive({})", "torch.sgn({})",
 )  # fmt: skip
 EXACTLY = (
@@ -97,7 +97,7 @@ BINARY_EXACT = (
     "torch.logical_and({}, {})",
     "torch.logical_or({}, {})", "torch.logical_xor({}, {})", "{} & {}", "{} | {}", "{} ^ {}",
     "{}.clamp(min={})", "torch.where({} > 0, {}, 2)", "torch.isclose({}, {})", "{} + {}[:0].sum()",
-    "torch.where({0} < {1}, {0}, {1})", "torch.copysign({}, {})", "{}.type_as({})",
+    "torch.where({0} < {1}, {0}, {1})", "torch.copysign({}, {}.nan_to_num())", "{}.type_as({})",
     "torch.gcd({}, {})",
 )  # fmt: skip
 BINARY_SMOOTH = (
