@@ -16,13 +16,18 @@ from .matching import is_product_of, made_by, orders, replace, with_number
 
 
 def fuse_rms_norm(graph: ir.Graph, kernels: Kernels) -> int:
-    """Needs the norm as Llama and T5 spell it, with a 1-d weight; ensures one node in its place."""
+    """Needs the norm as Llama and T5 spell it, with a 1-d weight; ensures one node in its place.
+
+    The attribute epsilon is a float32, which rounds that of a float64 norm: it stays as it is.
+    """
     changes = 0
     for node in graph:
         found = _parts(node) if node.op_type == "Mul" else None
         if found is None:
             continue
         x, weight, epsilon = found
+        if x.elem is ir.DataType.DOUBLE:
+            continue
         types = (("T", type_name(x.elem)), ("V", type_name(weight.elem)))
         if kernels.accepts("", "RMSNormalization", types):
             attributes = [ir.AttrInt64("axis", -1), ir.AttrFloat32("epsilon", epsilon)]

@@ -36,7 +36,6 @@ ONE_NODE = [
     Case("gelu of symbolic shape", gelu_gpt2, (X,), dynamic=True),
     Case("rms norm as Llama has it", rms_llama, (X, W)),
     Case("rms norm in another order", rms_other_order, (X, W)),
-    Case("rms norm of float64", rms_llama, (X.double(), W.double()), tolerance=1e-9),
     Case("rms norm of symbolic leading dims", rms_llama, (X, W)),
 ]
 
@@ -48,6 +47,7 @@ def test_a_formula_becomes_one_node(case: Case) -> None:
 
 
 LEFT_ALONE = [
+    Case("rms norm of small float64", rms_llama, (X.double() * 1e-3, W.double())),
     Case(
         "another cubic factor",
         lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.05 * torch.pow(x, 3)))),
