@@ -54,7 +54,7 @@ def partition(
         small = [
             nodes for nodes in by_level.values() if sum(_computes(n) for n in nodes) < min_region
         ]
-        if not small or (not refused and len(by_level) == 1):
+        if not small or (len(by_level) == 1 and all(map(_is_check, refused))):
             return _plan(graph, levels, by_level, refused)
         for nodes in small:
             count = sum(_computes(n) for n in nodes)
@@ -81,6 +81,11 @@ _TRAILING = "dynamo_onnx_trailing_view"
 def mark_trailing_view(node: torch.fx.Node) -> None:
     """Let torch make this view of a result, behind the regions: no operator to report on."""
     node.meta[_TRAILING] = True
+
+
+def _is_check(node: torch.fx.Node) -> bool:
+    """Does it only check a number known at run time? It computes nothing that ONNX could."""
+    return node.target is torch.ops.aten._assert_scalar.default  # noqa: SLF001 - its name
 
 
 _FREE = frozenset(
@@ -153,7 +158,8 @@ def _plan(
     # A size that is read off a region's result has that region's level, and follows it.
     steps += [(level, -1, region) for level, region in regions.items()]
     steps.sort(key=lambda step: step[:2])
-    eager = tuple((n, refused[n]) for n in graph.nodes if n in refused and is_operator(n))
+    told = [n for n in graph.nodes if n in refused and is_operator(n) and not _is_check(n)]
+    eager = tuple((n, refused[n]) for n in told)
     return Plan(tuple(regions.values()), eager, tuple(step for _, _, step in steps))
 
 

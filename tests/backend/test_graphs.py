@@ -358,6 +358,13 @@ def test_data_dependent_sizes() -> None:
             same(ours(x), fn(x))
 
 
+def test_checks_of_sizes_known_at_run_time_are_not_eager_operators() -> None:
+    ours = compiled(lambda x: x.nonzero())
+    with torch.no_grad(), torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        same(ours(X), X.nonzero())
+    assert dynamo_onnx.report(ours).native_ops == 1
+
+
 def test_threads_may_share_a_compiled_function() -> None:
     from concurrent.futures import ThreadPoolExecutor
 

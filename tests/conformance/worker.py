@@ -21,9 +21,6 @@ from .cases import Call, calls
 from .compare import OPEN_AMONG_TIES, difference, indices_resolved
 
 CASE_LIMIT_S = 120
-CHECKS = frozenset(
-    {"aten._assert_scalar.default"}
-)  # of sizes known at run time; they compute nothing
 
 
 class TooSlow(BaseException):
@@ -110,13 +107,13 @@ def _run(call: Call) -> dict[str, Any]:
             f"{f.op}: {f.reason}"
             for f in report.fallbacks
             if f.reason.kind is not ReasonKind.REGION_SIZE  # it follows from the others
-            and f.op not in CHECKS
         }
     )
     if found:
         outcome = "invalid" if _differs_without_us(call, expected, args[:given]) else "wrong"
         return {"outcome": outcome, "detail": found, "reasons": reasons}
-    if report.graphs == 0:
+    broke = torch._dynamo.utils.counters["graph_break"] and not (report.native or reasons)
+    if report.graphs == 0 or broke:
         return {"outcome": "eager", "reasons": [f"{call.case.name}: {_why_no_graph()}"]}
     outcome = "eager" if reasons else "native"
     return {"outcome": outcome, "reasons": reasons, "native": sorted(report.native)}
