@@ -33,7 +33,8 @@ def convolution(
     Transposed, the weight is [C, O/groups, *K], in both. ATen gives one number per dim where ONNX
     takes a beginning and an end; one number may stand for all dims.
     Ref: https://onnx.ai/onnx/operators/onnx__Conv.html,
-    https://onnx.ai/onnx/operators/onnx__ConvTranspose.html
+    https://onnx.ai/onnx/operators/onnx__ConvTranspose.html,
+    aten/src/ATen/native/NaiveConvolutionTranspose2d.cpp (float16, whose columns it adds up)
     """
     if is_static(cx.out.dims) and numel(cx.out.dims) == 0:
         return cx.zeros(cx.out.dims, cx.out.dtype)
@@ -47,6 +48,8 @@ def convolution(
     }
     if not transposed:
         return cx.op.Conv(input, weight, bias, **attrs)
+    if cx.out.dtype is torch.float16:
+        cx.decline("eager adds up a transposed convolution one by one in float16")
     extra = _per_dim(cx, output_padding, spatial)
     if any(e >= s for e, s in zip(extra, strides, strict=True)):
         # ATen allows it below the dilation as well; ONNX Runtime refuses such a node when it runs.

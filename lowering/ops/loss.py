@@ -51,9 +51,15 @@ def huber_loss(cx: Rule, self: Value, target: Value, reduction: int, delta: floa
 
 @lowers(aten.soft_margin_loss.default)
 def soft_margin_loss(cx: Rule, self: Value, target: Value, reduction: int) -> Value:
-    """self, target [*broadcast] -> log(1 + exp(-target * self)), reduced; overflows as in ATen."""
-    a, b = cx.promote(self, target, dtype=opmath(cx.out.dtype))
-    return _reduced(cx, log1p(cx, cx.op.Exp(cx.op.Mul(cx.op.Neg(b), a))), reduction)
+    """self, target [*broadcast] -> log(1 + exp(-target * self)), reduced.
+
+    ATen takes each step in the output's type: float16 overflows in exp, and is then inf.
+    """
+    dtype = cx.out.dtype
+    a, b = cx.promote(self, target)
+    grown = cx.op.Exp(cx.op.Mul(cx.op.Neg(a), b))
+    loss = cx.cast(log1p(cx, cx.cast(grown, opmath(dtype))), dtype)
+    return _reduced(cx, cx.cast(loss, opmath(dtype)), reduction)
 
 
 # -------------------------------------------------------------------- classification

@@ -72,3 +72,8 @@ def test_an_output_padding_that_onnxruntime_refuses_stays_eager() -> None:
     transposed = conv(F.conv_transpose2d, output_padding=1, dilation=2)
     (reason,) = lower(transposed, X2, rand(4, 3, 3, 2)).reasons
     assert "output_padding" in reason.detail
+
+
+def test_a_transposed_convolution_of_float16_stays_eager() -> None:
+    (reason,) = lower(F.conv_transpose2d, X2.half(), rand(4, 3, 3, 2).half()).reasons
+    assert "one by one" in reason.detail

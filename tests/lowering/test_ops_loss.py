@@ -110,6 +110,15 @@ CASES += [
         lambda a, b: aten.soft_margin_loss.default(a, b, SUM),
         (torch.tensor([-200.0]), torch.ones(1)),
     ),
+    *(
+        Case(
+            f"soft_margin_loss of {dtype} rounds and overflows at each step",
+            lambda a, b: aten.soft_margin_loss.default(a, b, NONE),
+            (torch.linspace(-14, 4, 97).to(dtype), torch.ones(97, dtype=dtype)),
+            tolerance=0.0,
+        )
+        for dtype in (torch.float16, torch.bfloat16)
+    ),
     Case("mse_loss of nothing is NaN", aten.mse_loss.default, (torch.ones(0), torch.ones(0))),
     Case("mse_loss with symbolic dims", aten.mse_loss.default, (X, Y), dynamic=True),
     Case(
