@@ -88,7 +88,7 @@ def div_mode(cx: Rule, self: Operand, other: Operand, rounding_mode: str | None)
     if rounding_mode == "floor":
         return floor_divide(cx, self, other)
     if not cx.out.dtype.is_floating_point:
-        return cx.op.Div(*_integers(cx, self, other))
+        return _quotient(cx, *_integers(cx, self, other))
     quotient = cx.op.Div(*compute(cx, self, other))
     if isinstance(other, Value) and other.rank > 0:
         return truncate(cx, narrow(cx, quotient))  # in 16 bits ATen rounds first here,
@@ -142,7 +142,7 @@ def _floor_divide_integers(cx: Rule, self: Operand, other: Operand) -> Value:
         return cx.op.Sub(cx.op.Div(cx.op.Add(a, shift), b), shift)
     # One less than the truncated quotient where ONNX's two remainders differ.
     inexact = cx.op.Not(cx.op.Equal(cx.op.Mod(a, b), cx.op.Mod(a, b, fmod=1)))
-    return cx.op.Sub(cx.op.Div(a, b), cx.cast(inexact, cx.out.dtype))
+    return cx.op.Sub(_quotient(cx, a, b), cx.cast(inexact, cx.out.dtype))
 
 
 @lowers(aten.remainder.Tensor, aten.remainder.Scalar, aten.remainder.Scalar_Tensor)
@@ -185,6 +185,22 @@ def _integers(cx: Rule, self: Operand, other: Operand) -> list[Value]:
     if divisors is not None and not divisors.all():
         cx.decline("a division of integers by 0, which eager refuses unless there are no elements")
     return [a, b]
+
+
+def _quotient(cx: Rule, a: Value, b: Value) -> Value:
+    """a / b of integers, towards zero. The least one by -1 wraps to itself, as -a does.
+
+    ONNX Runtime leaves that division to the processor, which ends the process; ATen negates when
+    it rounds down (and ends the process as well when it rounds towards zero).
+    """
+    dtype = cx.out.dtype
+    divisors = cx.builder.constant_array(b)
+    unsafe = dtype in (torch.int32, torch.int64) and (divisors is None or -1 in divisors)
+    if not unsafe:
+        return cx.op.Div(a, b)
+    minus = cx.op.Equal(b, cx.scalar(-1, dtype))
+    dividend = cx.op.Where(minus, cx.op.Neg(a), a)
+    return cx.op.Div(dividend, cx.op.Where(minus, cx.scalar(1, dtype), b))
 
 
 @lowers(aten.pow.Tensor_Scalar)

@@ -102,6 +102,16 @@ CASES = [
     Case("floor_divide by a power of two", lambda a: torch.floor_divide(a, 4), (ODD,), max_nodes=4),
     Case("floor_divide of special values", lambda a, b: torch.floor_divide(a, b), PAIRS),
     Case("floor_divide of int64", lambda a, b: torch.floor_divide(a, b), _pairs(I64)),
+    *(
+        Case(f"floor_divide of the least {dtype} by {divisor}", by, (least, minus))
+        for dtype in (torch.int64, torch.int32)
+        for least in [torch.tensor([torch.iinfo(dtype).min, -7, 7], dtype=dtype)]
+        for minus in [torch.tensor([-1, -1, 2], dtype=dtype)]
+        for divisor, by in (
+            ("-1 in a tensor", lambda a, b: torch.floor_divide(a, b)),
+            ("the number -1", lambda a, _: torch.floor_divide(a, -1)),
+        )
+    ),
     Case("floor_divide of int8", lambda a, b: torch.floor_divide(a, b), _pairs(I8)),
     Case("floor_divide of uint8", lambda a, b: torch.floor_divide(a, b), _pairs(U8)),
     Case("floor_divide of int8 by a number", lambda a: a // 3, (I8,)),
