@@ -23,6 +23,7 @@ from .cases import DTYPES, operator_names
 from .coverage import coverage
 
 ROOT = Path(__file__).parents[2]
+PROGRESS_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,19 @@ class Sweep:
         """How many cases had each outcome."""
         with self.lock:
             return Counter(r["outcome"] for r in self.results.values())
+
+    def write(self, out: Path, others: dict[str, Any]) -> None:
+        """The results so far, beside those of `others`, in a file that is whole at any time."""
+        with self.lock:
+            content = {
+                "results": others["results"] | self.results,
+                "unavailable": others["unavailable"] | self.unavailable,
+            }
+            text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = out.with_suffix(".part")
+        part.write_text(text)
+        part.replace(out)
 
     def drive(self, jobs: queue.Queue[Job]) -> None:
         """Work through the jobs; a worker that dies is replaced and goes on after the case."""
@@ -136,24 +150,42 @@ def main() -> int:
             for dtype in options.dtypes.split(","):
                 jobs.put(Job(name, dtype, options.samples))
     sweep, total = Sweep(), jobs.qsize()
+    chosen = {(job.name, job.dtype) for job in jobs.queue}
+    others = _others(options.out, chosen)
     threads = [threading.Thread(target=sweep.drive, args=(jobs,)) for _ in range(options.workers)]
     for thread in threads:
         thread.start()
     while any(t.is_alive() for t in threads):
-        threads[0].join(5 if threads[0].is_alive() else 0)
-        time.sleep(0 if threads[0].is_alive() else 1)
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{sweep.jobs_done}/{total} {sweep.counts()}")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    content = {"results": sweep.results, "unavailable": sweep.unavailable}
-    options.out.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+        deadline = time.monotonic() + PROGRESS_S
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        sys.stderr.write(f"{sweep.jobs_done}/{total} {dict(sweep.counts())}\n")
+        sweep.write(options.out, others)
     if options.coverage:
-        (ROOT / "docs" / "coverage.md").write_text(coverage(sweep.results))
+        written = json.loads(options.out.read_text())
+        (ROOT / "docs" / "coverage.md").write_text(coverage(written["results"]))
     print(dict(sweep.counts()))
     bad = {k: r for k, r in sweep.results.items() if r["outcome"] in ("wrong", "crashed")}
     for key, result in sorted(bad.items()):
         print(f"{result['outcome']}: {key}: {result['detail']}")
     return 1 if bad else 0
+
+
+def _others(out: Path, chosen: set[tuple[str, str]]) -> dict[str, Any]:
+    """What the file holds of operators and dtypes that this run leaves out: it is kept."""
+    content = json.loads(out.read_text()) if out.exists() else {"results": {}, "unavailable": {}}
+    return {
+        "results": {
+            key: result
+            for key, result in content["results"].items()
+            if tuple(key.split("/")[:2]) not in chosen
+        },
+        "unavailable": {
+            key: why
+            for key, why in content["unavailable"].items()
+            if tuple(key.rsplit(" ", 1)) not in chosen
+        },
+    }
 
 
 if __name__ == "__main__":
