@@ -17,7 +17,7 @@ import torch
 import torch.fx
 
 from ..lowering.dims import Dim, dim_of, dims_of, simplify
-from ..lowering.region import Region, constant_tensor, is_symbolic
+from ..lowering.region import Region, constant_tensor, inner_graph, is_symbolic
 from ..runtime.errors import Reason, ReasonKind
 from .torch_private import OpOverload
 
@@ -200,7 +200,7 @@ def _region(
     inputs: dict[torch.fx.Node, None] = {}
     for node in computing:
         for source in node.all_input_nodes:
-            if source in inside or is_symbolic(source):
+            if source in inside or is_symbolic(source) or inner_graph(source) is not None:
                 continue
             if constant_tensor(source) is not None:
                 constants[source] = None
@@ -266,4 +266,6 @@ def _dims(node: torch.fx.Node) -> list[Dim]:
             dims.extend(dims_of(value.shape))
         elif isinstance(value, torch.SymInt):
             dims.append(dim_of(value))
+        elif isinstance(value, torch.SymBool):
+            dims.append(value.node.expr)  # a condition on sizes
     return dims

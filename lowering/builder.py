@@ -7,7 +7,7 @@ in a wider one where that gives eager's answer. Nothing needs to be optimised af
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class Builder:
     def __init__(self, opset: int, kernels: Kernels) -> None:
         self.opset = opset
         self.sizes = Sizes(self)
-        self.nodes: list[ir.Node] = []
+        self.nodes: dict[ir.Node, None] = {}  # in order
         self.initializers: list[Value] = []
         self.prefix = "n"
         self._consed: dict[tuple[Any, ...], tuple[Value, ...]] = {}
@@ -126,7 +126,7 @@ class Builder:
             outputs=made,
             name=f"{self.prefix}/{op_type}_{self._count}",
         )
-        self.nodes.append(node)
+        self.nodes[node] = None
         return tuple(self.cast(v, t) for v, t in zip(made, typing.results, strict=True))
 
     def _name(self) -> str:
@@ -233,35 +233,90 @@ class Builder:
         out.dims = dims
         return out
 
-    # ---------------------------------------------------------------- shape arithmetic
+    # ---------------------------------------------------------------- bodies
+    def body(
+        self,
+        parameters: Sequence[tuple[ir.DataType, Dims]],
+        make: Callable[..., Iterable[Value]],
+    ) -> ir.Graph:
+        """The graph that an If, Loop or Scan takes: `make` emits it and returns its outputs.
+
+        What it emits may read every value that exists outside; outside, nothing sees what was
+        emitted inside.
+        """
+        outside, consed = self.nodes, self._consed
+        self.nodes, self._consed = {}, dict(consed)
+        try:
+            with self.sizes.inside():
+                formals = [Value(self._name(), dtype, dims) for dtype, dims in parameters]
+                for formal in formals:
+                    self.sizes.learn(formal)
+                outputs: list[Value] = []
+                for value in make(*formals):
+                    outputs.append(self.own(value, outputs))
+            nodes = self.nodes
+        finally:
+            self.nodes, self._consed = outside, consed
+        return ir.Graph(formals, outputs, nodes=_needed(nodes, outputs, formals), name=self._name())
+
+    def own(self, value: Value, taken: Sequence[Value]) -> Value:
+        """The value where this graph computes it and it is not `taken`; else an Identity of it."""
+        if value not in taken and value.producer() in self.nodes:
+            return value
+        own = Value(self._name(), value.elem, value.dims)
+        self.nodes[ir.Node("", "Identity", [value], outputs=[own])] = None
+        return own
+
     # ---------------------------------------------------------------- the end
     def finish(self, inputs: Sequence[Value], outputs: Sequence[Value], name: str) -> ir.Model:
         """The model of what the outputs need. The builder is spent afterwards."""
-        needed: set[ir.Value] = set(outputs)
-        kept: list[ir.Node] = []
-        for node in reversed(self.nodes):
-            if any(o in needed for o in node.outputs):
-                kept.append(node)
-                needed.update(i for i in node.inputs if i is not None)
-            else:
-                for index in range(len(node.inputs)):
-                    node.replace_input_with(index, None)
-        kept.reverse()
-        for node in kept:
-            for value in node.outputs:
-                _write_shape(value)
-        for value in inputs:
-            _write_shape(value)
-        domains = {node.domain for node in kept}
+        kept = _needed(self.nodes, outputs, inputs)
+        read = {value for node in kept for value in _read(node)}
+        domains = {inner.domain for node in kept for inner in _with_inner(node)}
         graph = ir.Graph(
             inputs,
             outputs,
             nodes=kept,
-            initializers=[v for v in self.initializers if v in needed],
+            initializers=[v for v in self.initializers if v in read or v in outputs],
             opset_imports={"": self.opset, **{d: 1 for d in sorted(domains) if d}},
             name=name,
         )
         return ir.Model(graph, ir_version=10, producer_name="dynamo-onnx")
+
+
+def _needed(
+    nodes: dict[ir.Node, None], outputs: Sequence[Value], inputs: Sequence[Value]
+) -> list[ir.Node]:
+    """The nodes that these outputs need, with their shapes written; the others are detached."""
+    needed: set[ir.Value | None] = set(outputs)
+    kept: list[ir.Node] = []
+    for node in reversed(nodes):
+        if not needed.isdisjoint(node.outputs):
+            kept.append(node)
+            needed.update(_read(node))
+            continue
+        for each in _with_inner(node):
+            for index in range(len(each.inputs)):
+                each.replace_input_with(index, None)
+    kept.reverse()
+    for value in (*inputs, *(out for node in kept for out in node.outputs)):
+        _write_shape(value)
+    return kept
+
+
+def _with_inner(node: ir.Node) -> Iterator[ir.Node]:
+    """The node and those of the bodies that it takes."""
+    yield node
+    for attribute in node.attributes.values():
+        if attribute.type is ir.AttributeType.GRAPH:
+            for inner in attribute.as_graph():
+                yield from _with_inner(inner)
+
+
+def _read(node: ir.Node) -> Iterator[ir.Value]:
+    """What the node reads, and what its bodies read (their own values are among it)."""
+    for each in _with_inner(node):
+        yield from (value for value in each.inputs if value is not None)
 
 
 def _write_shape(value: ir.Value) -> None:

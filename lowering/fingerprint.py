@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import onnx_ir
 import torch
 import torch.fx
 
 from .dims import SymbolNames, dim_of, dims_of
-from .region import Region, constant_tensor
+from .region import Region, constant_tensor, inner_graph
 from .registry import Registry
 
 FORMAT = 1
+
+
+class Digest(Protocol):
+    """A hash under way."""
+
+    def update(self, data: bytes, /) -> object:
+        """Take in more."""
+        ...
 
 
 def fingerprint_entries(
@@ -31,22 +39,7 @@ def fingerprint_entries(
         numbers[node] = f"%in{index}"
         inputs.append(_describe(node.meta["val"], names, strides=False))
     constants = hashlib.sha256()
-    lines: list[str] = []
-    for index, node in enumerate(region.nodes):
-        numbers[node] = f"%{index}"
-        tensor = constant_tensor(node)
-        if tensor is not None:
-            constants.update(str(tensor.dtype).encode())
-            constants.update(str(tuple(tensor.shape)).encode())
-            flat = tensor.detach().contiguous().reshape(-1)
-            constants.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
-            lines.append("constant")
-            continue
-        args = _text(node.args, numbers, names)
-        kwargs = _text(node.kwargs, numbers, names)
-        lines.append(
-            f"{node.target}{args}{kwargs}->{_describe(node.meta['val'], names, strides=False)}"
-        )
+    lines = _lines(region.nodes, numbers, names, constants)
     outputs = [
         f"{numbers[node]}:{_describe(node.meta['val'], names, strides=True)}"
         for node in region.outputs
@@ -83,6 +76,44 @@ def _describe(val: Any, names: SymbolNames, *, strides: bool) -> str:  # noqa: A
         items: Iterable[Any] = val
         return "(" + ", ".join(_describe(v, names, strides=strides) for v in items) + ")"
     return str(type(val).__name__)
+
+
+def _lines(
+    nodes: Iterable[torch.fx.Node],
+    numbers: dict[torch.fx.Node, str],
+    names: SymbolNames,
+    constants: Digest,
+) -> list[str]:
+    """A line for each node; those of a graph that an operator takes stand before it."""
+    lines: list[str] = []
+    for node in nodes:
+        tensor = constant_tensor(node)
+        if tensor is not None:
+            constants.update(str(tensor.dtype).encode())
+            constants.update(str(tuple(tensor.shape)).encode())
+            flat = tensor.detach().contiguous().reshape(-1)
+            constants.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+            line = "constant"
+        elif node.op == "output":
+            line = f"return {_text(node.args, numbers, names)}"
+        elif node.op == "placeholder":
+            line = f"takes {_describe(node.meta['val'], names, strides=False)}"
+        elif node.op == "get_attr":  # a graph, described where an operator takes it
+            continue
+        else:
+            for source in node.all_input_nodes:
+                graph = inner_graph(source)
+                if graph is not None:
+                    numbers[source] = f"graph {source.target}"
+                    lines.append(numbers[source])
+                    lines += _lines(graph.graph.nodes, numbers, names, constants)
+            args = _text(node.args, numbers, names)
+            kwargs = _text(node.kwargs, numbers, names)
+            result = _describe(node.meta["val"], names, strides=False)
+            line = f"{node.target}{args}{kwargs}->{result}"
+        numbers[node] = f"%{len(numbers)}"
+        lines.append(line)
+    return lines
 
 
 def _text(arg: object, numbers: dict[torch.fx.Node, str], names: SymbolNames) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -18,10 +19,11 @@ from .builder import Builder
 from .dims import dim_of, dims_of, text
 from .layout import output_layout
 from .passes import run_passes
-from .region import Region, constant_tensor, location, source_line
+from .region import Region, constant_tensor, inner_graph, is_symbolic, location, source_line
 from .registry import Registry, bind_arguments
 from .rule import Rule, metas
 from .value import Declined, Value
+from .verdict import in_graph
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ class _Interpreter:
     def __init__(self, registry: Registry, builder: Builder) -> None:
         self.registry = registry
         self.builder = builder
-        self.cx = Rule(builder)
+        self.cx = Rule(builder, self._inline)
         self.env: dict[torch.fx.Node, Result] = {}
         self.refusals: list[Refusal] = []
 
@@ -81,7 +83,7 @@ class _Interpreter:
                 except Declined as declined:
                     self.refusals.append(Refusal(node, declined.reason))
                     continue
-                outputs.append(self._named_output(value, outputs))
+                outputs.append(self.builder.own(value, outputs))
                 layouts.append(layout)
         if self.refusals:
             return Lowered(None, tuple(self.refusals))
@@ -111,23 +113,18 @@ class _Interpreter:
 
     def _lower(self, node: torch.fx.Node) -> Result:
         if node.op == "get_attr":
-            tensor = constant_tensor(node)
-            assert tensor is not None, f"{node.target} is not a small constant"
-            return self.cx.const(
-                tensor.detach().float().numpy()
-                if tensor.dtype is torch.bfloat16
-                else tensor.detach().numpy(),
-                tensor.dtype,
-            )
+            return self._constant(node)
         if node.target is operator.getitem:
             return self._item(node)
         lowering = self.registry.get(node.target)
         if lowering is None:
             raise LoweringError(f"{node.target} was accepted without a rule")
         self.cx.enter(node)
-        arguments = [
-            self._argument(a) for a in bind_arguments(lowering.arguments, node.args, node.kwargs)
-        ]
+        if lowering.arguments is None:
+            arguments = [self._argument_of_functional(a) for a in node.args]
+        else:
+            bound = bind_arguments(lowering.arguments, node.args, node.kwargs)
+            arguments = [self._argument(a) for a in bound]
         try:
             result = lowering.rule(self.cx, *arguments)
         except (Declined, DynamoOnnxError):
@@ -140,6 +137,52 @@ class _Interpreter:
             ) from error
         log.debug("lowered %s (%s)", node.name, node.target)
         return self._checked(node, result)
+
+    def _constant(self, node: torch.fx.Node) -> Value:
+        tensor = constant_tensor(node)
+        assert tensor is not None, f"{node.target} is not a small constant"
+        plain = tensor.detach()
+        array = plain.float().numpy() if tensor.dtype is torch.bfloat16 else plain.numpy()
+        return self.cx.const(array, tensor.dtype)
+
+    def _inline(self, graph: torch.fx.GraphModule, operands: Sequence[Any]) -> list[Value]:
+        """The results of a graph that an operator takes; its nodes are emitted where we are."""
+        given = iter(operands)
+        for node in graph.graph.nodes:
+            if node.op == "placeholder":
+                self.env[node] = next(given)
+            elif node.op == "call_function" and not is_symbolic(node):
+                self.env[node] = self._lower_inner(node)
+            elif node.op == "get_attr" and constant_tensor(node) is not None:
+                self.env[node] = self._constant(node)
+        (output,) = graph.graph.find_nodes(op="output")
+        returned = output.args[0] if isinstance(output.args[0], (list, tuple)) else output.args
+        results = [self._argument(r) for r in returned]
+        if not all(isinstance(r, Value) for r in results):
+            raise Declined(
+                Reason(ReasonKind.SEMANTICS, f"{graph._get_name()} returns more than tensors")
+            )
+        return results  # type: ignore[return-value]  # checked above
+
+    def _lower_inner(self, node: torch.fx.Node) -> Result:
+        """A node of a graph that an operator takes: the reasons tell which one it was."""
+        try:
+            return self._lower(node)
+        except Declined as declined:
+            raise Declined(in_graph(node, declined.reason)) from declined
+
+    def _argument_of_functional(self, arg: object) -> object:
+        """Operators that take functions also take graphs, and conditions on sizes."""
+        if isinstance(arg, torch.fx.Node):
+            val = arg.meta.get("val")
+            if isinstance(val, torch.SymBool):
+                return val.node.expr
+            graph = inner_graph(arg)
+            if graph is not None:
+                return graph
+        if isinstance(arg, (list, tuple)):
+            return [self._argument_of_functional(a) for a in arg]
+        return self._argument(arg)
 
     def _item(self, node: torch.fx.Node) -> Value:
         """One output of a node that returns several."""
@@ -200,14 +243,6 @@ class _Interpreter:
             order = [inverse.index(i) for i in range(len(inverse))]
             value = self.builder.transpose(value, order)
         return value, layout
-
-    def _named_output(self, value: Value, outputs: list[Value]) -> Value:
-        """A value of its own for each output: inputs, constants and repeats pass an Identity."""
-        if value.producer() is not None and value not in outputs:
-            return value
-        own = Value(f"y{len(outputs)}", value.elem, value.dims)
-        self.builder.nodes.append(ir.Node("", "Identity", [value], outputs=[own]))
-        return own
 
 
 def _check(node: torch.fx.Node, value: Value, expected: torch.Tensor) -> None:

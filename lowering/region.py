@@ -40,13 +40,25 @@ def source_line(where: str) -> str:
     return linecache.getline(file, int(line)).strip() if file else ""
 
 
-def constant_tensor(node: torch.fx.Node) -> torch.Tensor | None:
-    """The tensor of a `get_attr` node that is small enough to live inside a program."""
+def attribute(node: torch.fx.Node) -> object:
+    """What a `get_attr` node stands for; None for every other node."""
     if node.op != "get_attr":
         return None
     owner: object = node.graph.owning_module
     for name in str(node.target).split("."):
         owner = getattr(owner, name)
+    return owner
+
+
+def inner_graph(node: torch.fx.Node) -> torch.fx.GraphModule | None:
+    """The graph of a `get_attr` node that an operator takes as a function, if it is one."""
+    owner = attribute(node)
+    return owner if isinstance(owner, torch.fx.GraphModule) else None
+
+
+def constant_tensor(node: torch.fx.Node) -> torch.Tensor | None:
+    """The tensor of a `get_attr` node that is small enough to live inside a program."""
+    owner = attribute(node)
     if not isinstance(owner, torch.Tensor) or owner.numel() > SMALL_CONSTANT_ELEMENTS:
         return None
     plain = type(owner) in (torch.Tensor, torch.nn.Parameter) and owner.layout is torch.strided

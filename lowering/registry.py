@@ -5,16 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 import torch.fx
 
 from ..runtime.errors import LoweringError, Reason
 from .rule import RuleFunction
-from .torch_private import OpOverload
+from .torch_private import HigherOrderOperator, OpOverload
 
 Supports = Callable[[torch.fx.Node], Reason | None]
+Operator: TypeAlias = OpOverload | HigherOrderOperator
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -32,31 +33,33 @@ class Argument:
 class Lowering:
     """A registered rule. `supports` reads metadata only and says why not, or None."""
 
-    op: OpOverload
+    op: Operator
     rule: RuleFunction
     supports: Supports | None
-    arguments: tuple[Argument, ...]
+    arguments: tuple[Argument, ...] | None  # None for an operator without a schema
 
 
 class Registry:
     """Rules by overload. `version` counts changes, so that caches notice a rule replaced."""
 
     def __init__(self) -> None:
-        self._lowerings: dict[OpOverload, Lowering] = {}
+        self._lowerings: dict[Operator, Lowering] = {}
         self._expected: dict[str, RuleFunction] = {}
         self.version = 0
 
     def __contains__(self, op: object) -> bool:
         return op in self._lowerings
 
-    def __iter__(self) -> Iterator[OpOverload]:
+    def __iter__(self) -> Iterator[Operator]:
         return iter(self._lowerings)
 
     def __len__(self) -> int:
         return len(self._lowerings)
 
     def get(self, op: object) -> Lowering | None:
-        """The lowering of an overload, if it has one."""
+        """The lowering of an operator, if it has one."""
+        if isinstance(op, HigherOrderOperator):
+            return self._lowerings.get(op)
         if not isinstance(op, OpOverload):
             return None
         found = self._lowerings.get(op)
@@ -79,10 +82,10 @@ class Registry:
         return self._lowerings.setdefault(op, Lowering(op, rule, None, arguments))
 
     def register(
-        self, op: OpOverload, rule: RuleFunction, supports: Supports | None, *, replace: bool
+        self, op: Operator, rule: RuleFunction, supports: Supports | None, *, replace: bool
     ) -> None:
-        """Add a rule; a second one for the same overload must say `replace`."""
-        if not isinstance(op, OpOverload):
+        """Add a rule; a second one for the same operator must say `replace`."""
+        if not isinstance(op, (OpOverload, HigherOrderOperator)):
             raise LoweringError(
                 f"lowers({op}): expected an overload such as torch.ops.aten.add.Tensor, "
                 f"got {type(op).__name__}; name one of its overloads"
@@ -91,12 +94,14 @@ class Registry:
             raise LoweringError(
                 f"{op} has a lowering already; pass replace=True to put yours in its place"
             )
-        arguments = schema_arguments(op)
-        _check_parameters(op, rule, arguments)
+        arguments = None
+        if isinstance(op, OpOverload):
+            arguments = schema_arguments(op)
+            _check_parameters(op, rule, arguments)
         self._lowerings[op] = Lowering(op, rule, supports, arguments)
         self.version += 1
 
-    def unregister(self, op: OpOverload) -> None:
+    def unregister(self, op: Operator) -> None:
         """Remove the rule of an overload."""
         del self._lowerings[op]
         self.version += 1
@@ -106,7 +111,7 @@ registry = Registry()
 
 
 def lowers(
-    *ops: OpOverload, supports: Supports | None = None, replace: bool = False
+    *ops: Operator, supports: Supports | None = None, replace: bool = False
 ) -> Callable[[F], F]:
     """Register a function as the lowering of one or more overloads.
 
@@ -115,6 +120,9 @@ def lowers(
     Python values. It returns a Value per tensor that the operator returns (None for one that it
     does not offer). An onnxscript function (`@onnxscript.script()`, or one in torchlib's style)
     is taken as well: it gets the schema's arguments without `cx`.
+
+    An operator that takes functions (`torch.ops.higher_order.cond`) has no schema: its rule gets
+    the arguments as the graph has them, functions as GraphModules for `cx.inline`.
     """
 
     def register(function: F) -> F:
@@ -122,7 +130,7 @@ def lowers(
 
         rule: Any = function
         for op in ops:
-            own = adapt(op, rule) if is_onnxscript(function) else rule
+            own = adapt(op, rule) if isinstance(op, OpOverload) and is_onnxscript(function) else rule
             registry.register(op, own, supports, replace=replace)
         return function
 

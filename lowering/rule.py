@@ -84,6 +84,9 @@ class Ops:
         return emit
 
 
+LowerGraph: TypeAlias = Callable[[torch.fx.GraphModule, Sequence[Operand]], list[Value]]
+
+
 class Rule:
     """The context in which a rule lowers one node.
 
@@ -91,12 +94,31 @@ class Rule:
     (`outs` for several), `args` the node's own arguments with their torch metadata.
     """
 
-    def __init__(self, builder: Builder) -> None:
+    def __init__(self, builder: Builder, lower_graph: LowerGraph) -> None:
         self.builder = builder
+        self._lower_graph = lower_graph
         self.op = Ops(builder, "")
         self.ms = Ops(builder, MS_DOMAIN)
         self.node: torch.fx.Node
         self.outs: tuple[Meta, ...] = ()
+
+    def inline(self, graph: torch.fx.GraphModule, *operands: Operand) -> list[Value]:
+        """The results of a graph that the node takes, emitted here, on these operands."""
+        node = self.node
+        results = self._lower_graph(graph, operands)
+        self.enter(node)
+        return results
+
+    def body(
+        self,
+        parameters: Sequence[tuple[torch.dtype, Dims]],
+        make: Callable[..., Sequence[Value]],
+    ) -> ir.Graph:
+        """A graph to be passed to If, Loop or Scan: `make` emits it and returns its outputs.
+
+        It gets a value for each parameter, and may read every value around it.
+        """
+        return self.builder.body([(dtypes.TO_ONNX[t], dims) for t, dims in parameters], make)
 
     def enter(self, node: torch.fx.Node) -> None:
         """Turn to the next node."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,16 @@ class Sizes:
         self._builder = builder
         self._sources: dict[Dim, tuple[Value, int]] = {}
         self._values: dict[Dim, Value] = {}
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """While a body is made: what is learnt and computed in it is not known outside."""
+        outside = self._sources, self._values
+        self._sources, self._values = map(dict, outside)
+        try:
+            yield
+        finally:
+            self._sources, self._values = outside
 
     def learn(self, value: Value) -> None:
         """Let shape arithmetic read the symbolic dims of this value."""

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from torch._ops import OpOverload  # 2.11-2.13: the type of `torch.ops.aten.add.Tensor`
+from torch._ops import (
+    HigherOrderOperator,  # 2.11-2.13: the type of `torch.ops.higher_order.cond`
+    OpOverload,  # 2.11-2.13: the type of `torch.ops.aten.add.Tensor`
+)
 
-__all__ = ["OpOverload", "new_recorder", "symbolic_tensor_class", "torchlib_functions"]
+__all__ = ["HigherOrderOperator", "OpOverload", "new_recorder", "symbolic_tensor_class", "torchlib_functions"]
 
 
 @cache

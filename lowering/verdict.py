@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 import torch.fx
 
 from ..runtime.errors import Reason, ReasonKind
 from .dtypes import TO_ONNX
+from .region import inner_graph, is_symbolic
 from .registry import Registry
-from .torch_private import OpOverload
+from .torch_private import HigherOrderOperator, OpOverload
 
 
 def verdict(
@@ -21,13 +23,11 @@ def verdict(
     target = node.target
     if target is operator.getitem:
         return None
-    if not isinstance(target, OpOverload):
+    if not isinstance(target, (OpOverload, HigherOrderOperator)):
         return Reason(
             ReasonKind.NO_RULE, f"{getattr(target, '__name__', target)} is not an operator"
         )
-    if eager_ops and not eager_ops.isdisjoint(
-        (str(target), f"{target.namespace}.{target._opname}", target._opname)
-    ):
+    if eager_ops and not eager_ops.isdisjoint(_names(target)):
         return Reason(ReasonKind.OPTION, f"{target} is listed in eager_ops")
     lowering = registry.get(target)
     if lowering is None:
@@ -36,10 +36,30 @@ def verdict(
         reason = unsupported_tensor(value, device_type)
         if reason is not None:
             return reason
+    for graph in filter(None, map(inner_graph, node.all_input_nodes)):
+        for inner in graph.graph.nodes:
+            if inner.op == "call_function" and not is_symbolic(inner):
+                reason = verdict(inner, registry, eager_ops, device_type)
+                if reason is not None:
+                    return in_graph(inner, reason)
     return lowering.supports(node) if lowering.supports is not None else None
 
 
-def _no_rule(target: OpOverload) -> Reason:
+def in_graph(node: torch.fx.Node, reason: Reason) -> Reason:
+    """Why an operator cannot be lowered that takes a graph with this node."""
+    return replace(reason, detail=f"it takes a graph with {node.target}: {reason.detail}")
+
+
+def _names(target: OpOverload | HigherOrderOperator) -> tuple[str, ...]:
+    """The names by which `eager_ops` can mean it."""
+    if isinstance(target, HigherOrderOperator):
+        return (target.name(), f"higher_order.{target.name()}")
+    return (str(target), f"{target.namespace}.{target._opname}", target._opname)
+
+
+def _no_rule(target: OpOverload | HigherOrderOperator) -> Reason:
+    if isinstance(target, HigherOrderOperator):
+        return Reason(ReasonKind.NO_RULE, f"{target.name()} has no ONNX lowering")
     if torch.Tag.nondeterministic_seeded in target.tags:
         return Reason(ReasonKind.RANDOM, f"{target} draws from torch's generator")
     if target._schema.is_mutable:

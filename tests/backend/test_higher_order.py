@@ -23,8 +23,9 @@ def same(ours: Any, eager: Any) -> None:
     torch.testing.assert_close(ours, eager, equal_nan=True, check_stride=True)
 
 
-def onnx(fn: Fn, **kwargs: Any) -> Fn:
-    return torch.compile(fn, backend="onnx", fullgraph=True, **kwargs)
+def onnx(fn: Fn, *, strict: bool = False, **kwargs: Any) -> Fn:
+    options = {"strict": strict}
+    return torch.compile(fn, backend="onnx", fullgraph=True, options=options, **kwargs)
 
 
 def in_eager(fn: Fn) -> set[str]:
@@ -72,25 +73,96 @@ def mapped(x: torch.Tensor) -> torch.Tensor:
     return torch_map(lambda row, y: row.softmax(0) + y, x * 2, x[0]) * 2
 
 
+def cond_on_a_size(x: torch.Tensor) -> torch.Tensor:
+    return torch.cond(x.shape[0] > 3, lambda t: t.sum(0) * 2, lambda t: t[0] - 1, (x,)) + 1
+
+
+def cond_of_what_is_outside(x: torch.Tensor) -> Any:
+    y, n = x.exp(), x.shape[0]
+    return torch.cond(x.sum() > 0, lambda t: (t * n, y + 0), lambda t: (t.exp(), t - y), (x,))
+
+
+def cond_that_returns_its_operand(x: torch.Tensor) -> Any:
+    y = x + 1
+    return torch.cond(x.sum() > 0, lambda t: (t.clone(), t * 2), lambda t: (t * 2, t.clone()), (y,))
+
+
+def loop_with_weights_outside(x: torch.Tensor) -> Any:
+    w = x.sum(0, keepdim=True)
+
+    def body(i: torch.Tensor, t: torch.Tensor, u: torch.Tensor) -> Any:
+        return i - 1, t * 0.5 + w, u + t.sum(1)
+
+    start = torch.full((1,), 4, dtype=torch.int32), x, x.sum(1)
+    return while_loop(lambda i, *_: (i > 0).all(), body, start)
+
+
+def loop_that_does_not_start(x: torch.Tensor) -> Any:
+    return while_loop(lambda t: t.sum() > 1e6, lambda t: (t * 2,), (x + 1,))
+
+
+def loop_in_cond(x: torch.Tensor) -> Any:
+    def grow(t: torch.Tensor) -> torch.Tensor:
+        return while_loop(lambda u: u.sum() < 100, lambda u: (u * 2 + 1,), (t,))[0]
+
+    return torch.cond(x.sum() > 0, grow, lambda t: t - 1, (x,))
+
+
+def scanned_backwards_in_16_bits(x: torch.Tensor) -> Any:
+    def combine(carry: Any, rows: Any) -> Any:
+        return {"s": carry["s"] + rows[0] * rows[1]}, carry["s"] * 2
+
+    xs = (x.bfloat16(), x.bfloat16() + 1)
+    return scan(combine, {"s": torch.zeros(4, dtype=torch.bfloat16)}, xs, reverse=True)
+
+
+def scanned_along_columns(x: torch.Tensor) -> Any:
+    def combine(carry: torch.Tensor, column: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.maximum(carry, column), carry.argmax()
+
+    return scan(combine, x[:, 0] - 1, x, dim=1)
+
+
 CONTROL: dict[str, tuple[Fn, str]] = {
-    "cond": (cond, "cond"),
-    "cond with several results": (cond_of_several, "cond"),
-    "cond in cond": (nested_cond, "cond"),
-    "while_loop": (loop, "while_loop"),
-    "scan": (scanned, "scan"),
-    "map": (mapped, "map_impl"),
+    "cond": (cond, "If"),
+    "cond with several results": (cond_of_several, "If"),
+    "cond in cond": (nested_cond, "If"),
+    "cond on a size": (cond_on_a_size, ""),
+    "cond of what is outside": (cond_of_what_is_outside, "If"),
+    "cond that returns its operand": (cond_that_returns_its_operand, "If"),
+    "while_loop": (loop, "Loop"),
+    "while_loop with weights": (loop_with_weights_outside, "Loop"),
+    "while_loop that does not start": (loop_that_does_not_start, "Loop"),
+    "while_loop in cond": (loop_in_cond, "If"),
+    "scan": (scanned, "Scan"),
+    "scan in 16 bits": (scanned_backwards_in_16_bits, "Scan"),
+    "scan along columns": (scanned_along_columns, "Scan"),
+    "map": (mapped, "Scan"),
 }
 
 
 @pytest.mark.parametrize("name", CONTROL)
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_control_flow_runs_in_eager_with_that_reason(name: str, dynamic: bool) -> None:
+def test_control_flow_is_native(name: str, dynamic: bool) -> None:
     fn, operator = CONTROL[name]
-    ours = onnx(fn, dynamic=dynamic)
+    ours = onnx(fn, dynamic=dynamic, strict=True)
     with torch.no_grad():
-        for x in (X, -X, X + 5, X - 5):
+        for x in (X + 0.2, -X - 0.2, X + 5, X - 5, *((torch.cat([X, X + 1]),) * dynamic)):
             same(ours(x), fn(x))
-    assert operator in in_eager(ours)
+    operators = {n.op_type for p in dynamo_onnx.programs(ours) for n in p.program.model.graph}
+    assert operator in {*operators, ""}
+
+
+def test_control_flow_over_what_has_no_lowering_says_which_operator() -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        return torch.cond(x.sum() > 0, lambda t: torch.linalg.svdvals(t), lambda t: t[:, 0] + 1, (x,)) + 1
+
+    ours = onnx(fn)
+    for x in (X - 0.2, X + 1):
+        same(ours(x), fn(x))
+    (fallback,) = [f for f in dynamo_onnx.report(ours).fallbacks if f.op == "cond"]
+    assert "it takes a graph with aten." in fallback.reason.detail
+    assert "test_higher_order.py" in fallback.location
 
 
 def test_control_flow_with_weights() -> None:
