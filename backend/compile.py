@@ -27,6 +27,7 @@ from .dump import dump, dump_graph
 from .options import Options
 from .partition import Plan, is_operator, partition
 from .state import EagerOp, Frame, GraphRecord, RegionRecord, Timings, state
+from .specialise import specialise
 from .stitch import BoxedFn, eager_graph, region_in_eager, stitch
 from .views import separate_views
 
@@ -117,6 +118,7 @@ def lower_graph(
     started = time.perf_counter()
     lowering_s = 0.0
     device = device_type(providers)
+    specialise(gm.graph, registry)
     refused: dict[torch.fx.Node, Reason] = {}
     for node in gm.graph.nodes:
         if is_operator(node):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 import onnxruntime
 import torch
 import torch.onnx
@@ -81,6 +82,9 @@ class CachedProgram:
         for index, layout in enumerate(self.program.layouts):
             if layout.permute is not None:
                 _permuted_output(graph, index, layout)
+        if len(graph.outputs) > len(self.program.layouts):  # strides are torch's own concern
+            del graph.outputs[len(self.program.layouts) :]
+            RemoveUnusedNodesPass()(model)
         return model
 
 
@@ -173,7 +177,7 @@ def _cached(
         ),
         outputs=tuple(
             Port(spec.name, spec.name, spec.dtype.name, _permuted(spec.shape, layout))
-            for spec, layout in zip(program.outputs, program.layouts, strict=True)
+            for spec, layout in zip(program.outputs, program.layouts, strict=False)
         ),
         providers=tuple(executable.providers),
         program=program,

@@ -73,18 +73,7 @@ class _Interpreter:
             except LoweringError as error:
                 reason = Reason(ReasonKind.RULE_FAILED, str(error))
                 self._refuse(Refusal(node, reason, error))
-        outputs: list[Value] = []
-        layouts: list[OutputLayout] = []
-        if not self.refusals:
-            self.builder.prefix = "output"
-            for node in region.outputs:
-                try:
-                    value, layout = self._output(node)
-                except Declined as declined:
-                    self.refusals.append(Refusal(node, declined.reason))
-                    continue
-                outputs.append(self.builder.own(value, outputs))
-                layouts.append(layout)
+        outputs, layouts = self._outputs(region) if not self.refusals else ([], [])
         if self.refusals:
             return Lowered(None, tuple(self.refusals))
         model = self.builder.finish(inputs, outputs, name)
@@ -234,15 +223,32 @@ class _Interpreter:
         single = isinstance(node.meta["val"], torch.Tensor)
         self.env[node] = stand_ins[0] if single else stand_ins
 
-    def _output(self, node: torch.fx.Node) -> tuple[Value, OutputLayout]:
-        value = self.env[node]
-        assert isinstance(value, Value), f"{node} returns a tuple"
-        layout = output_layout(node.meta["val"])
-        if layout.permute is not None:
-            inverse = layout.permute
-            order = [inverse.index(i) for i in range(len(inverse))]
-            value = self.builder.transpose(value, order)
-        return value, layout
+    def _outputs(self, region: Region) -> tuple[list[Value], list[OutputLayout]]:
+        """The results in memory order; behind them, strides that take computing."""
+        self.builder.prefix = "output"
+        outputs: list[Value] = []
+        layouts: list[OutputLayout] = []
+        computed: list[Value] = []
+        for node in region.outputs:
+            value = self.env[node]
+            assert isinstance(value, Value), f"{node} returns a tuple"
+            layout = output_layout(node.meta["val"])
+            if layout is None:
+                strides = dims_of(node.meta["val"].stride())
+                try:
+                    computed.append(self.builder.sizes.shape(strides))
+                except Declined as declined:
+                    self.refusals.append(Refusal(node, declined.reason))
+                layout = OutputLayout(strides_in=len(region.outputs) + len(computed) - 1)
+            if layout.permute is not None:
+                inverse = layout.permute
+                order = [inverse.index(i) for i in range(len(inverse))]
+                value = self.builder.transpose(value, order)
+            outputs.append(self.builder.own(value, outputs))
+            layouts.append(layout)
+        for value in computed:
+            outputs.append(self.builder.own(value, outputs))
+        return outputs, layouts
 
 
 def _check(node: torch.fx.Node, value: Value, expected: torch.Tensor) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from ..runtime.errors import Reason, ReasonKind
 from ..runtime.program import OutputLayout
 from .dims import Dims, contiguous_strides, dims_of, is_static, same_stride
-from .value import Declined
 
 
-def output_layout(fake: torch.Tensor) -> OutputLayout:
-    """Nothing for a contiguous tensor, a permutation for a permuted one, else a copy's strides."""
+def output_layout(fake: torch.Tensor) -> OutputLayout | None:
+    """Nothing for a contiguous tensor, a permutation for a permuted one, else a copy's strides.
+
+    None where the strides must be computed at run time.
+    """
     dims, strides = dims_of(fake.shape), dims_of(fake.stride())
     axes = range(len(dims))
     expanded = tuple(axis for axis in axes if strides[axis] == 0 and dims[axis] != 1)
@@ -27,9 +28,7 @@ def output_layout(fake: torch.Tensor) -> OutputLayout:
         return OutputLayout(permute, expanded)
     if is_static(dims) and is_static(strides):
         return OutputLayout(restride=(dims, strides))
-    raise Declined(
-        Reason(ReasonKind.LAYOUT, f"strides {strides} of a {dims} result depend on symbolic sizes")
-    )
+    return None
 
 
 def _dense(order: list[int], dims: Dims, strides: Dims) -> bool:

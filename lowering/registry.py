@@ -31,12 +31,16 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
-    """A registered rule. `supports` reads metadata only and says why not, or None."""
+    """A registered rule. `supports` reads metadata only and says why not, or None.
+
+    `numbers` are the arguments that ONNX has as attributes: they cannot be computed from sizes.
+    """
 
     op: Operator
     rule: RuleFunction
     supports: Supports | None
     arguments: tuple[Argument, ...] | None  # None for an operator without a schema
+    numbers: frozenset[str] = frozenset()
 
 
 class Registry:
@@ -82,7 +86,13 @@ class Registry:
         return self._lowerings.setdefault(op, Lowering(op, rule, None, arguments))
 
     def register(
-        self, op: Operator, rule: RuleFunction, supports: Supports | None, *, replace: bool
+        self,
+        op: Operator,
+        rule: RuleFunction,
+        supports: Supports | None = None,
+        *,
+        replace: bool = False,
+        numbers: Iterable[str] = (),
     ) -> None:
         """Add a rule; a second one for the same operator must say `replace`."""
         if not isinstance(op, (OpOverload, HigherOrderOperator)):
@@ -98,7 +108,7 @@ class Registry:
         if isinstance(op, OpOverload):
             arguments = schema_arguments(op)
             _check_parameters(op, rule, arguments)
-        self._lowerings[op] = Lowering(op, rule, supports, arguments)
+        self._lowerings[op] = Lowering(op, rule, supports, arguments, frozenset(numbers))
         self.version += 1
 
     def unregister(self, op: Operator) -> None:
@@ -111,7 +121,10 @@ registry = Registry()
 
 
 def lowers(
-    *ops: Operator, supports: Supports | None = None, replace: bool = False
+    *ops: Operator,
+    supports: Supports | None = None,
+    replace: bool = False,
+    numbers: Iterable[str] = (),
 ) -> Callable[[F], F]:
     """Register a function as the lowering of one or more overloads.
 
@@ -120,6 +133,9 @@ def lowers(
     Python values. It returns a Value per tensor that the operator returns (None for one that it
     does not offer). An onnxscript function (`@onnxscript.script()`, or one in torchlib's style)
     is taken as well: it gets the schema's arguments without `cx`.
+
+    `numbers` names arguments that the rule can only take as numbers, since ONNX has them as
+    attributes: where one is computed from sizes, the program is compiled for its value.
 
     An operator that takes functions (`torch.ops.higher_order.cond`) has no schema: its rule gets
     the arguments as the graph has them, functions as GraphModules for `cx.inline`.
@@ -130,8 +146,10 @@ def lowers(
 
         rule: Any = function
         for op in ops:
-            own = adapt(op, rule) if isinstance(op, OpOverload) and is_onnxscript(function) else rule
-            registry.register(op, own, supports, replace=replace)
+            own = (
+                adapt(op, rule) if isinstance(op, OpOverload) and is_onnxscript(function) else rule
+            )
+            registry.register(op, own, supports, replace=replace, numbers=numbers)
         return function
 
     return register

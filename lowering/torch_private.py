@@ -12,7 +12,13 @@ from torch._ops import (
     OpOverload,  # 2.11-2.13: the type of `torch.ops.aten.add.Tensor`
 )
 
-__all__ = ["HigherOrderOperator", "OpOverload", "new_recorder", "symbolic_tensor_class", "torchlib_functions"]
+__all__ = [
+    "HigherOrderOperator",
+    "OpOverload",
+    "new_recorder",
+    "symbolic_tensor_class",
+    "torchlib_functions",
+]
 
 
 @cache

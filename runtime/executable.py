@@ -172,7 +172,8 @@ class Executable:
             if outputs[index].numel() == 0:
                 outputs[index] = outputs[index].new_empty(outputs[index].shape)
         for index, layout in self._layouts:
-            outputs[index] = self._laid_out(outputs[index], layout)
+            outputs[index] = self._laid_out(outputs, index, layout)
+        del outputs[len(self.program.layouts) :]
         return outputs
 
     def _as_promised(self, args: Sequence[Argument]) -> bool:
@@ -188,7 +189,10 @@ class Executable:
                 return False
         return True
 
-    def _laid_out(self, output: torch.Tensor, layout: OutputLayout) -> torch.Tensor:
+    def _laid_out(
+        self, outputs: list[torch.Tensor], index: int, layout: OutputLayout
+    ) -> torch.Tensor:
+        output = outputs[index]
         if layout.permute is not None:
             output = output.permute(layout.permute)
         if layout.expanded:
@@ -197,6 +201,9 @@ class Executable:
         if layout.restride is not None:
             self.counters.output_copies += 1
             return restride(output, *layout.restride)
+        if layout.strides_in is not None:
+            self.counters.output_copies += 1
+            return restride(output, output.shape, outputs[layout.strides_in].tolist())
         return output
 
     def _usable(self, opened: _Opened, args: Sequence[Argument]) -> bool:

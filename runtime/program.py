@@ -25,19 +25,22 @@ class OutputLayout:
     """How torch's strides come out of a contiguous ONNX output.
 
     The program writes the output in memory order; `permute` (dims) views it in torch's order.
-    Two kinds of strides need one copy of the values. `expanded` are dims along which the result
-    repeats (stride 0). `restride` holds exact (shape, strides) of anything else.
+    Other strides need one copy of the values. `expanded` are dims along which the result repeats
+    (stride 0). `restride` holds exact (shape, strides) of anything else; where they depend on sizes
+    known at run time, `strides_in` is the position of a further output that computes the strides.
     """
 
     permute: tuple[int, ...] | None = None
     expanded: tuple[int, ...] = ()
     restride: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    strides_in: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
     """A lowered region. `model` takes every weight as a graph input; nothing in it is ever changed.
 
+    `layouts` has an entry for each result; outputs behind those only compute strides.
     `locations` maps an ONNX node name's prefix (the FX node's name) to the user's `file:line`.
     """
 

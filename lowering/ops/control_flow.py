@@ -37,7 +37,8 @@ def cond(
     Ref: https://onnx.ai/onnx/operators/onnx__If.html
     """
     then_branch, else_branch = (
-        cx.body([], lambda graph=graph: cx.inline(graph, *operands)) for graph in (true_fn, false_fn)
+        cx.body([], lambda graph=graph: cx.inline(graph, *operands))
+        for graph in (true_fn, false_fn)
     )
     made = cx.op.If(
         _truth(cx, pred),
@@ -72,9 +73,7 @@ def while_loop(
         following = cx.inline(body_fn, *values, *additional_inputs)
         return [more(following), *following]
 
-    body = cx.body(
-        [(torch.int64, ()), (torch.bool, ()), *_parameters(body_fn, len(carried))], step
-    )
+    body = cx.body([(torch.int64, ()), (torch.bool, ()), *_parameters(body_fn, len(carried))], step)
     made = cx.op.Loop(
         None,
         more(carried),

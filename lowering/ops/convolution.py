@@ -15,7 +15,10 @@ from ..value import Value
 aten = torch.ops.aten
 
 
-@lowers(aten.convolution.default)
+@lowers(
+    aten.convolution.default,
+    numbers=("stride", "padding", "dilation", "output_padding", "groups"),
+)
 def convolution(
     cx: Rule,
     input: Value,

@@ -19,7 +19,7 @@ aten = torch.ops.aten
 
 
 # -------------------------------------------------------------------- norms
-@lowers(aten.linalg_vector_norm.default)
+@lowers(aten.linalg_vector_norm.default, numbers=("ord",))
 def vector_norm(
     cx: Rule,
     self: Value,
@@ -40,25 +40,25 @@ def vector_norm(
     return cx.cast(norm, cx.out.dtype)
 
 
-@lowers(aten.norm.Scalar)
+@lowers(aten.norm.Scalar, numbers=("p",))
 def norm(cx: Rule, self: Value, p: Scalar) -> Value:
     """self [*D] -> [], the p-norm of all elements."""
     return vector_norm(cx, self, p, None, False, None)
 
 
-@lowers(aten.norm.ScalarOpt_dim)
+@lowers(aten.norm.ScalarOpt_dim, numbers=("p",))
 def norm_dim(cx: Rule, self: Value, p: Scalar | None, dim: Sequence[int], keepdim: bool) -> Value:
     """self [*D] -> [*D without dim]; p = None means 2."""
     return vector_norm(cx, self, 2 if p is None else p, dim, keepdim, None)
 
 
-@lowers(aten.norm.ScalarOpt_dtype)
+@lowers(aten.norm.ScalarOpt_dtype, numbers=("p",))
 def norm_dtype(cx: Rule, self: Value, p: Scalar | None, dtype: torch.dtype) -> Value:
     """self [*D] -> [], converted to dtype first."""
     return vector_norm(cx, self, 2 if p is None else p, None, False, dtype)
 
 
-@lowers(aten.norm.ScalarOpt_dim_dtype)
+@lowers(aten.norm.ScalarOpt_dim_dtype, numbers=("p",))
 def norm_dim_dtype(
     cx: Rule,
     self: Value,
@@ -71,14 +71,14 @@ def norm_dim_dtype(
     return vector_norm(cx, self, 2 if p is None else p, dim, keepdim, dtype)
 
 
-@lowers(aten.dist.default)
+@lowers(aten.dist.default, numbers=("p",))
 def dist(cx: Rule, self: Value, other: Value, p: Scalar) -> Value:
     """self, other [*broadcast] -> [], the p-norm of their difference."""
     a, b = cx.promote(self, other)
     return vector_norm(cx, cx.op.Sub(a, b), p, None, False, None)
 
 
-@lowers(aten.renorm.default)
+@lowers(aten.renorm.default, numbers=("p",))
 def renorm(cx: Rule, self: Value, p: Scalar, dim: int, maxnorm: Scalar) -> Value:
     """self [*D] -> [*D]; slices along dim whose p-norm exceeds maxnorm are scaled down to it.
 
@@ -96,7 +96,7 @@ def renorm(cx: Rule, self: Value, p: Scalar, dim: int, maxnorm: Scalar) -> Value
 
 
 # -------------------------------------------------------------------- distances
-@lowers(aten._cdist_forward.default)
+@lowers(aten._cdist_forward.default, numbers=("p",))
 def cdist(cx: Rule, x1: Value, x2: Value, p: float, compute_mode: int | None) -> Value:
     """x1 [*B, P, M], x2 [*B, R, M] -> [*B, P, R], the p-norms of all differences.
 
@@ -118,7 +118,7 @@ def euclidean_dist(cx: Rule, x1: Value, x2: Value) -> Value:
     return _euclidean(cx, x1, x2)
 
 
-@lowers(aten._pdist_forward.default)
+@lowers(aten._pdist_forward.default, numbers=("p",))
 def pdist(cx: Rule, self: Value, p: float) -> Value:
     """self [N, M] -> [N * (N - 1) / 2], the p-norms of the differences of rows i < j."""
     rows = self.known_dims[0]

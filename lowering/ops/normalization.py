@@ -93,7 +93,7 @@ def rms_norm(
     return cx.cast(cx.op.RMSNormalization(x, scale, axis=-rank, epsilon=eps), cx.out.dtype), None
 
 
-@lowers(aten.native_group_norm.default)
+@lowers(aten.native_group_norm.default, numbers=("C", "group"))
 def group_norm(
     cx: Rule,
     input: Value,

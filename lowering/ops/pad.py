@@ -50,6 +50,7 @@ def _pads(pad: Sequence[Dim], rank: int) -> tuple[list[Dim], list[Dim]]:
     aten.reflection_pad1d.default,
     aten.reflection_pad2d.default,
     aten.reflection_pad3d.default,
+    numbers=("padding",),
 )
 def reflection_pad(cx: Rule, self: Value, padding: Sequence[Dim]) -> Value:
     """self [*B, *D] -> [*B, *D + before + after], mirrored at the edge, which is not repeated."""
@@ -60,6 +61,7 @@ def reflection_pad(cx: Rule, self: Value, padding: Sequence[Dim]) -> Value:
     aten.replication_pad1d.default,
     aten.replication_pad2d.default,
     aten.replication_pad3d.default,
+    numbers=("padding",),
 )
 def replication_pad(cx: Rule, self: Value, padding: Sequence[Dim]) -> Value:
     """self [*B, *D] -> [*B, *D + before + after], repeating the edge."""
@@ -106,7 +108,7 @@ def diag_embed(cx: Rule, self: Value, offset: int, dim1: int, dim2: int) -> Valu
     return cx.transpose(matrix, perm)
 
 
-@lowers(aten.select_backward.default)
+@lowers(aten.select_backward.default, numbers=("index",))
 def select_backward(
     cx: Rule, grad_output: Value, input_sizes: Sequence[Dim], dim: int, index: Dim
 ) -> Value:

@@ -15,6 +15,7 @@ from ..dims import Dim, numel
 from ..registry import lowers
 from ..rule import Rule
 from ..value import Value
+from ._window import WINDOW
 from .extrema import extremum
 from .normalization import used
 
@@ -23,7 +24,11 @@ aten = torch.ops.aten
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 
-@lowers(aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default)
+@lowers(
+    aten.max_pool2d_with_indices.default,
+    aten.max_pool3d_with_indices.default,
+    numbers=WINDOW,
+)
 def max_pool(
     cx: Rule,
     self: Value,
@@ -53,7 +58,7 @@ def max_pool(
     return _max_pool(cx, self, spatial, attrs)
 
 
-@lowers(aten.avg_pool2d.default, aten.avg_pool3d.default)
+@lowers(aten.avg_pool2d.default, aten.avg_pool3d.default, numbers=WINDOW)
 def avg_pool(
     cx: Rule,
     self: Value,

@@ -13,6 +13,7 @@ from ..dims import Dim, is_static
 from ..registry import lowers
 from ..rule import Rule
 from ..value import Value
+from ._window import WINDOW
 
 aten = torch.ops.aten
 
@@ -312,7 +313,7 @@ def pixel_unshuffle(cx: Rule, self: Value, downscale_factor: int) -> Value:
     return cx.reshape(cx.transpose(parts, perm), cx.out.dims)
 
 
-@lowers(aten.channel_shuffle.default)
+@lowers(aten.channel_shuffle.default, numbers=("groups",))
 def channel_shuffle(cx: Rule, self: Value, groups: int) -> Value:
     """self [N, groups * K, *S] -> [N, K * groups, *S]."""
     n, c, *rest = self.known_dims
@@ -322,7 +323,7 @@ def channel_shuffle(cx: Rule, self: Value, groups: int) -> Value:
     return cx.reshape(cx.transpose(parts, (0, 2, 1, *range(3, len(rest) + 3))), cx.out.dims)
 
 
-@lowers(aten.im2col.default)
+@lowers(aten.im2col.default, numbers=WINDOW)
 def im2col(
     cx: Rule,
     self: Value,
@@ -360,7 +361,7 @@ def im2col(
     return cx.reshape(columns, cx.out.dims)
 
 
-@lowers(aten.col2im.default)
+@lowers(aten.col2im.default, numbers=WINDOW)
 def col2im(
     cx: Rule,
     self: Value,

@@ -228,3 +228,48 @@ def test_without_capture_item_breaks_the_graph() -> None:
     ours = compiled(fn)
     for x in (torch.ones(3), -torch.ones(3)):
         same(ours(x), fn(x))
+
+
+LAYOUTS: dict[str, tuple[Fn, torch.Size]] = {
+    "a diagonal": (lambda x: x.diagonal().cos(), torch.Size([5, 5])),
+    "rows apart": (
+        lambda x: torch.empty_strided((x.shape[0], 2), (x.shape[0] + 3, 1)).copy_(x[:, :2]) + 0,
+        torch.Size([6, 5]),
+    ),
+    "part of the rows": (lambda x: (x + 1)[::2, 1:3], torch.Size([6, 5])),
+    "no elements": (lambda x: x * x[:, :1], torch.Size([0, 4, 3])),
+    "no elements, permuted": (lambda x: x.transpose(0, 2) * 2, torch.Size([3, 0, 4])),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_strides_that_depend_on_sizes(name: str) -> None:
+    fn, shape = LAYOUTS[name]
+    ours = compiled(fn, dynamic=True)
+    for more in (0, 1, 2):
+        x = torch.randn([n + more if n else 0 for n in shape])
+        got, wanted = ours(x), fn(x)
+        torch.testing.assert_close(got, wanted, check_stride=x.numel() > 0)
+    for program in dynamo_onnx.programs(ours):
+        assert len(program.outputs) == len(program.onnx_program.model.graph.outputs) == 1
+
+
+def convolved(x: torch.Tensor, n: int) -> torch.Tensor:
+    return torch.nn.functional.conv2d(x, torch.ones(2, 3, 3, 3), stride=n) + 1
+
+
+def padded(x: torch.Tensor, n: int) -> torch.Tensor:
+    return torch.nn.functional.pad(x, (n, 1, 1, n), mode="reflect") * 2
+
+
+def pooled(x: torch.Tensor, n: int) -> torch.Tensor:
+    return torch.nn.functional.max_pool2d(x, n, stride=1) - 1
+
+
+@pytest.mark.parametrize("fn", [convolved, padded, pooled])
+def test_a_number_that_onnx_has_as_an_attribute_is_guarded_on(fn: Fn) -> None:
+    ours = compiled(fn, dynamic=True)
+    for size, n in ((12, 2), (12, 3), (11, 2), (9, 3)):
+        x = torch.randn(2, 3, size, size)
+        same(ours(x, n), fn(x, n))
+    assert graphs(ours) == 2

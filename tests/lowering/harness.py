@@ -102,7 +102,7 @@ def run(program: Program, args: tuple[Any, ...]) -> list[torch.Tensor]:
         )
     results = session.run_with_ort_values([o.name for o in program.outputs], feeds)
     outputs = []
-    for result, layout in zip(results, program.layouts, strict=True):
+    for result, layout in zip(results, program.layouts, strict=False):  # strides may follow
         tensor = torch._C._from_dlpack(result._ortvalue.to_dlpack())
         outputs.append(tensor.permute(layout.permute) if layout.permute else tensor)
     return outputs
