@@ -26,8 +26,8 @@ from ..runtime.providers import ProviderChoice, device_type
 from .dump import dump, dump_graph
 from .options import Options
 from .partition import Plan, is_operator, partition
-from .state import EagerOp, Frame, GraphRecord, RegionRecord, Timings, state
 from .specialise import specialise
+from .state import EagerOp, Frame, GraphRecord, RegionRecord, Timings, state
 from .stitch import BoxedFn, eager_graph, region_in_eager, stitch
 from .views import separate_views
 

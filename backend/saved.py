@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 import onnxruntime
 import torch
 import torch.onnx
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnx_ir.tensor_adapters import TorchTensor
 
 from ..runtime.errors import CacheError

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 import torch.fx
-
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.fx.node import Argument
 
 from ..lowering.registry import Registry
 
@@ -30,7 +30,7 @@ def specialise(graph: torch.fx.Graph, registry: Registry) -> None:
         }
 
 
-def _number(arg: torch.fx.node.Argument) -> torch.fx.node.Argument:
+def _number(arg: Argument) -> Argument:
     if isinstance(arg, (list, tuple)):
         return [_number(a) for a in arg]
     if isinstance(arg, torch.fx.Node):

@@ -146,12 +146,12 @@ class _Interpreter:
                 self.env[node] = self._constant(node)
         (output,) = graph.graph.find_nodes(op="output")
         returned = output.args[0] if isinstance(output.args[0], (list, tuple)) else output.args
-        results = [self._argument(r) for r in returned]
-        if not all(isinstance(r, Value) for r in results):
+        results = [r for r in map(self._argument, returned) if isinstance(r, Value)]
+        if len(results) != len(returned):
             raise Declined(
-                Reason(ReasonKind.SEMANTICS, f"{graph._get_name()} returns more than tensors")
+                Reason(ReasonKind.SEMANTICS, "it takes a graph that returns more than tensors")
             )
-        return results  # type: ignore[return-value]  # checked above
+        return results
 
     def _lower_inner(self, node: torch.fx.Node) -> Result:
         """A node of a graph that an operator takes: the reasons tell which one it was."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +44,10 @@ class Sizes:
         self._values: dict[Dim, Value] = {}
 
     @contextmanager
-    def inside(self) -> Iterator[None]:
+    def inside(self) -> Generator[None]:
         """While a body is made: what is learnt and computed in it is not known outside."""
         outside = self._sources, self._values
-        self._sources, self._values = map(dict, outside)
+        self._sources, self._values = dict(self._sources), dict(self._values)
         try:
             yield
         finally:

@@ -8,9 +8,9 @@ import sympy
 import torch
 from torch.fx import GraphModule
 
-from ..dims import simplify
+from ..dims import Dims, simplify
 from ..registry import lowers
-from ..rule import Meta, Operand, Rule, metas
+from ..rule import Operand, Rule, metas
 from ..value import Value
 
 hop = torch.ops.higher_order
@@ -144,7 +144,7 @@ def _truth(cx: Rule, condition: Value | sympy.Basic) -> Value:
     return result
 
 
-_COMPARISONS = {
+_COMPARISONS: dict[type[sympy.Basic], str] = {
     sympy.StrictGreaterThan: "Greater",
     sympy.GreaterThan: "GreaterOrEqual",
     sympy.StrictLessThan: "Less",
@@ -153,7 +153,7 @@ _COMPARISONS = {
 }
 
 
-def _parameters(graph: GraphModule, count: int) -> list[tuple[torch.dtype, tuple]]:
+def _parameters(graph: GraphModule, count: int) -> list[tuple[torch.dtype, Dims]]:
     """dtype and dims of the first arguments of a graph."""
     nodes = graph.graph.find_nodes(op="placeholder")[:count]
     return [(meta.dtype, meta.dims) for node in nodes for meta in metas(node)]
