@@ -312,19 +312,6 @@ def test_reset_forgets() -> None:
     same(ours(X), X + 1)
 
 
-def test_control_flow_operators_run_in_eager_and_say_so() -> None:
-    def fn(x: torch.Tensor) -> torch.Tensor:
-        y = x * 2 + 1
-        z = torch.cond(y.sum() > 0, lambda t: t.sin() + 1, lambda t: t.cos() - 1, (y,))
-        return z * 3 + y
-
-    ours = torch.compile(fn, backend="onnx")
-    with torch.no_grad():
-        for x in (X, X - 5):
-            same(ours(x), fn(x))
-    assert {f.op for f in dynamo_onnx.report(ours).fallbacks} == {"cond"}
-
-
 def test_a_small_constant_lives_in_the_program() -> None:
     def fn(x: torch.Tensor) -> torch.Tensor:
         return x * torch.tensor([1.0, 2.0, 3.0, 4.0]) + 1
