@@ -79,9 +79,9 @@ def choose(cx: Rule, condition: Value, yes: Value, no: Value) -> Value:
 
 
 def truncate(cx: Rule, value: Value) -> Value:
-    """Round towards zero; keeps infinities and NaN."""
-    zero = cx.scalar(0, cx.dtype(value))
-    return cx.op.Where(cx.op.Less(value, zero), cx.op.Ceil(value), cx.op.Floor(value))
+    """Round towards zero; keeps infinities, NaN and the sign of zeros."""
+    low, high = (cx.scalar(n, cx.dtype(value)) for n in (-1, 1))
+    return cx.op.Mul(cx.op.Floor(cx.op.Abs(value)), cx.op.Clip(value, low, high))
 
 
 def log1p(cx: Rule, value: Value) -> Value:

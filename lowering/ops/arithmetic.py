@@ -112,7 +112,7 @@ def floor_divide(cx: Rule, self: Operand, other: Operand) -> Value:
     if number is not None and number != 0 and math.frexp(abs(number))[0] == 0.5:
         # A power of two divides exactly. The remainder of infinity is NaN, as is a - a.
         floor = cx.op.Floor(cx.op.Div(a, b))
-        return narrow(cx, cx.op.Add(floor, cx.op.Sub(a, a)))
+        return narrow(cx, cx.op.Sub(floor, cx.op.Sub(a, a)))
     zero, one = cx.scalar(0, wide), cx.scalar(1, wide)
     rest = cx.op.Mod(a, b, fmod=1)
     quotient = cx.op.Div(cx.op.Sub(a, rest), b)
@@ -123,7 +123,9 @@ def floor_divide(cx: Rule, self: Operand, other: Operand) -> Value:
     floor = cx.op.Where(above, cx.op.Add(floor, one), floor)
     plain = cx.op.Div(a, b)
     # A quotient of zero has the sign of a / b, and a divisor of zero gives a / b itself.
-    floor = cx.op.Where(cx.op.Equal(quotient, zero), cx.op.Mul(plain, zero), floor)
+    sign = cx.op.Clip(cx.op.Reciprocal(plain), cx.scalar(-1, wide), one)
+    sign = cx.op.Where(cx.op.Equal(quotient, zero), sign, cx.op.Sign(floor))
+    floor = cx.op.Mul(cx.op.Abs(floor), sign)
     if number is None:
         floor = cx.op.Where(cx.op.Equal(b, zero), plain, floor)
     elif number == 0:

@@ -30,7 +30,8 @@ def atan2(cx: Rule, self: Operand, other: Operand) -> Value:
     slope = cx.op.Where(cx.op.Equal(tall, wide), diagonal, cx.op.Div(tall, wide))
     angle = cx.op.Atan(slope)
     angle = cx.op.Where(_negative(cx, x), cx.op.Sub(pi, angle), angle)
-    return narrow(cx, cx.op.Where(_negative(cx, y), cx.op.Neg(angle), angle))
+    sign = cx.op.Where(_negative(cx, y), cx.scalar(-1, dtype), one)  # Where would lose that of 0
+    return narrow(cx, cx.op.Mul(angle, sign))
 
 
 def _negative(cx: Rule, value: Value) -> Value:

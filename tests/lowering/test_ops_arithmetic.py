@@ -101,6 +101,14 @@ CASES = [
     Case("floor_divide of 1 by 0.1 is 9", lambda a: a // 0.1, (torch.ones(3),), tolerance=0.0),
     Case("floor_divide by a power of two", lambda a: torch.floor_divide(a, 4), (ODD,), max_nodes=4),
     Case("floor_divide of special values", lambda a, b: torch.floor_divide(a, b), PAIRS),
+    Case("the sign of a floor of zero", lambda a, b: 1 / torch.floor_divide(a, b), PAIRS),
+    Case("the sign of zero over a power of two", lambda a: 1 / torch.floor_divide(a, 4), (ODD,)),
+    Case(
+        "the sign of a quotient cut to zero",
+        lambda a, b: 1 / torch.div(a, b, rounding_mode="trunc"),
+        PAIRS,
+    ),
+    Case("the sign of what is cut to zero", lambda a: 1 / torch.trunc(a / 8), (ODD,)),
     Case("floor_divide of int64", lambda a, b: torch.floor_divide(a, b), _pairs(I64)),
     *(
         Case(f"floor_divide of the least {dtype} by {divisor}", by, (least, minus))
@@ -213,6 +221,7 @@ CASES = [
     # ---- functions of two tensors
     Case("atan2", lambda a, b: torch.atan2(a, b), (X, Y)),
     Case("atan2 of special values", lambda a, b: torch.atan2(a, b), PAIRS),
+    Case("the sign of an angle of zero", lambda a, b: 1 / torch.atan2(a, b), PAIRS),
     Case("hypot", lambda a, b: torch.hypot(a, b), (X * 1e30, Y * 1e30), tolerance=1e-6),
     Case("hypot of special values", lambda a, b: torch.hypot(a, b), PAIRS),
     Case("copysign of a number", lambda a: torch.copysign(a, -0.0), (ODD,), max_nodes=2),
