@@ -21,6 +21,7 @@ from .torch_private import (
     compile_id,
     decompositions_without,
     frozen_candidates,
+    graph_break,
     input_source,
     interpolation_whole,
     offset_outputs,
@@ -41,7 +42,9 @@ def onnx(
     """Compile a graph that Dynamo captured; see `Options` for what can be chosen."""
     try:
         chosen = Options.parse(options, mode)
-        frame = Frame(compile_id(), translated_code(), translating_backend(), user_names(gm))
+        frame = Frame(
+            compile_id(), translated_code(), translating_backend(), user_names(gm), graph_break(gm)
+        )
         # A fresh AotAutograd per frame: calling one changes its own keyword arguments.
         compile_frame = aot_autograd(
             fw_compiler=partial(_compile_training, options=chosen, frame=frame, kind="forward"),

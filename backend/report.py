@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ..runtime.errors import OptionError, Reason
-from .state import GraphRecord, state
-from .torch_private import backend_object_of
+from .state import GraphBreak, GraphRecord, state
+from .torch_private import backend_object_of, graph_breaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class CompileReport:
     eager_ops: int
     onnx_nodes: int
     fallbacks: tuple[Fallback, ...]
+    graph_breaks: tuple[GraphBreak, ...]
     cache_hits: int
     cache_misses: int
     sessions: int
@@ -79,6 +80,11 @@ class CompileReport:
         for fallback in self.fallbacks:
             place = f" at {fallback.location}" if fallback.location else ""
             lines.append(f"  {fallback.count} × {fallback.op}{place}: {fallback.reason}")
+        if self.graph_breaks:
+            lines.append("left to Python by Dynamo:")
+        lines += [f"  at {b.location or 'an unknown line'}: {b.reason}" for b in self.graph_breaks]
+        if not self.graphs:
+            lines.append("Dynamo captured no graph; TORCH_LOGS=graph_breaks tells why")
         return "\n".join(lines)
 
 
@@ -114,6 +120,7 @@ def report(compiled: object | None = None) -> CompileReport:
         eager_ops=sum(len(g.eager) for g in graphs),
         onnx_nodes=sum(r.program.node_count for g in graphs for r in g.regions),
         fallbacks=tuple(Fallback(*key, count) for key, count in fallbacks.items()),
+        graph_breaks=_breaks(graphs) if compiled is not None else graph_breaks(),
         cache_hits=state.cache_hits,
         cache_misses=state.cache_misses,
         sessions=sessions,
@@ -126,6 +133,11 @@ def report(compiled: object | None = None) -> CompileReport:
             session_ms=session_ms,
         ),
     )
+
+
+def _breaks(graphs: list[GraphRecord]) -> tuple[GraphBreak, ...]:
+    """What ended these graphs, each cause once."""
+    return tuple(dict.fromkeys(g.frame.graph_break for g in graphs if g.frame.graph_break))
 
 
 def records_of(compiled: object | None) -> list[GraphRecord]:

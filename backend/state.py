@@ -17,16 +17,26 @@ from ..runtime.program import Program
 
 
 @dataclass(frozen=True, slots=True)
+class GraphBreak:
+    """Why Dynamo ended a graph, in its words, and the user's `file:line` where it did."""
+
+    reason: str
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """The frame Dynamo is compiling: its id, and weak ways back to its guards and its caller.
 
-    `input_names` are the user's names of the graph's inputs, in order.
+    `input_names` are the user's names of the graph's inputs, in order; `graph_break` is what ended
+    the graph before the frame's end.
     """
 
     compile_id: str
     code: weakref.ref[types.CodeType] | None
     backend: weakref.ref[object] | None
     input_names: tuple[str, ...]
+    graph_break: GraphBreak | None = None
 
 
 @dataclass(frozen=True, slots=True)

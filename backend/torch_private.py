@@ -20,7 +20,9 @@ from torch._decomp.decompositions import upsample_compute_output_size  # 2.11-2.
 from torch._dynamo.backends.common import aot_autograd  # 2.11-2.13
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list  # 2.11-2.13
 from torch._dynamo.exc import ShortenTraceback  # 2.11-2.13
+from torch._dynamo.output_graph import GraphCompileReason  # 2.11-2.13
 from torch._dynamo.symbolic_convert import InstructionTranslator  # 2.11-2.13
+from torch._dynamo.utils import graph_break_reasons  # 2.11-2.13
 from torch._functorch._aot_autograd.schemas import OutputType  # 2.11-2.13
 from torch._guards import CompileContext, TracingContext  # 2.11-2.13
 from torch._ops import OpOverload  # 2.11-2.13
@@ -28,6 +30,7 @@ from torch.fx.graph import _BoxedCodeGen  # 2.11-2.13
 from torch.utils._python_dispatch import _disable_current_modes  # 2.11-2.13
 
 from ..lowering.registry import bind_arguments, schema_arguments
+from .state import GraphBreak
 
 __all__ = [
     "OpOverload",
@@ -37,6 +40,8 @@ __all__ = [
     "compile_id",
     "decompositions_without",
     "frozen_candidates",
+    "graph_break",
+    "graph_breaks",
     "guards_text",
     "input_source",
     "interpolation_whole",
@@ -119,6 +124,27 @@ def input_source(placeholder: torch.fx.Node) -> str:
     """
     source = getattr(placeholder, "_dynamo_source", None)
     return "" if source is None else str(source.name)
+
+
+def graph_break(gm: torch.fx.GraphModule) -> GraphBreak | None:
+    """What ended this graph, unless it was the end of the frame. 2.11-2.13."""
+    cause = getattr(gm, "compile_subgraph_reason", None)
+    return _told(cause) if cause is not None and cause.graph_break else None
+
+
+def graph_breaks() -> tuple[GraphBreak, ...]:
+    """Every break since Dynamo's last reset, also those with no graph before them."""
+    return tuple(map(_told, graph_break_reasons))
+
+
+def _told(cause: GraphCompileReason) -> GraphBreak:
+    """Dynamo's first line, with its first hint, at the user's own line."""
+    first, *others = (line.strip() for line in cause.reason.split("\n"))
+    if first.startswith("generic_jump"):
+        first = "a branch on the value of a tensor (torch.cond takes both sides into the graph)"
+    hint = next((f" ({line})" for line in others if line.startswith("Hint: ")), "")
+    frames = [f for f in cause.user_stack if "/torch/" not in f.filename] or cause.user_stack
+    return GraphBreak(first + hint, f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "")
 
 
 def frozen_candidates(input_count: int) -> frozenset[int]:

@@ -150,7 +150,33 @@ def test_a_graph_break_gives_two_frames() -> None:
     ours = compiled(fn)
     with torch.no_grad():
         same(ours(X), fn(X))
-    assert dynamo_onnx.report(ours).graphs == 2
+    report = dynamo_onnx.report(ours)
+    assert report.graphs == 2
+    (found,) = report.graph_breaks
+    assert found.location == f"{__file__}:{fn.__code__.co_firstlineno + 2}"
+    assert found.location in str(report)
+
+
+def test_a_branch_on_a_value_is_reported_as_such() -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        y = x * 2 + 1
+        return y.sin() if y.sum() > 0 else y.cos()
+
+    ours = compiled(fn)
+    with torch.no_grad():
+        same(ours(X), fn(X))
+    (found,) = dynamo_onnx.report(ours).graph_breaks
+    assert found.location == f"{__file__}:{fn.__code__.co_firstlineno + 2}"
+    assert "a branch on the value of a tensor" in found.reason
+    assert dynamo_onnx.report().graph_breaks == (found,)
+
+
+def test_a_function_that_dynamo_leaves_whole_to_python_is_reported() -> None:
+    ours = torch.compile(torch.nn.LSTM(4, 4), backend="onnx")
+    with torch.no_grad():
+        ours(X)
+    assert "Dynamo captured no graph" in str(dynamo_onnx.report(ours))
+    assert "LSTM" in dynamo_onnx.report().graph_breaks[0].reason
 
 
 def test_eager_operators_between_regions() -> None:
