@@ -157,8 +157,12 @@ def _on_axis(pad: Dim, axis: int, rank: int) -> list[Dim]:
 def block_diag(cx: Rule, tensors: Sequence[Value]) -> Value:
     """[Mi, Ni]... -> [sum(Mi), sum(Ni)] of zeros with each where the one before ends.
 
-    A vector is a row, a 0-d tensor one element.
+    A vector is a row, a 0-d tensor one element. torch's shape function overlooks that a 0-d tensor
+    does not raise the dtype of others of its kind.
     """
+    ranks = [v.rank for v in tensors if cx.dtype(v) is cx.out.dtype]
+    if not any(ranks) and any(v.rank for v in tensors):
+        cx.decline("block_diag of several dtypes and a 0-d tensor: torch may state another dtype")
     blocks = [cx.reshape(v, (1,) * (2 - v.rank) + v.known_dims) for v in cx.promote(*tensors)]
     width = cx.out.dims[1]
     left: Dim = 0

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
+import onnx_ir as ir
 import torch
 
-from ..dims import Dim, is_static, numel
+from ..dims import Dim, numel
 from ..dtypes import opmath
 from ..registry import lowers
 from ..rule import Rule, Scalar
 from ..value import Value
+from ._approximation import number
 from ._pointwise import static
 
 aten = torch.ops.aten
-
-MAX_COMPARISONS = 1 << 26  # one byte and then eight for each, while the rule's nodes run
 
 
 @lowers(aten.bucketize.Tensor)
 def bucketize(cx: Rule, self: Value, boundaries: Value, out_int32: bool, right: bool) -> Value:
     """self [*D], boundaries [K] -> [*D], how many boundaries lie before each value."""
-    return _count_before(cx, self, boundaries, right)
+    return _search(cx, self, boundaries, right)
 
 
 @lowers(aten.bucketize.Scalar)
@@ -27,7 +29,7 @@ def bucketize_scalar(
     cx: Rule, self: Scalar, boundaries: Value, out_int32: bool, right: bool
 ) -> Value:
     """A number, boundaries [K] -> [], how many boundaries lie before it."""
-    return _count_before(cx, _number(cx, self, boundaries), boundaries, right)
+    return _search(cx, _number(cx, self, boundaries), boundaries, right)
 
 
 @lowers(aten.searchsorted.Tensor)
@@ -42,7 +44,7 @@ def searchsorted(
 ) -> Value:
     """sorted_sequence [*B, K] or [K], self [*B, N] -> [*B, N]: where to insert each."""
     sequence = _sorted(cx, sorted_sequence, sorter)
-    return _count_before(cx, self, sequence, right or side == "right")
+    return _search(cx, self, sequence, right or side == "right")
 
 
 @lowers(aten.searchsorted.Scalar)
@@ -57,7 +59,7 @@ def searchsorted_scalar(
 ) -> Value:
     """sorted_sequence [K], a number -> []: where to insert it."""
     sequence = _sorted(cx, sorted_sequence, sorter)
-    return _count_before(cx, _number(cx, self, sequence), sequence, right or side == "right")
+    return _search(cx, _number(cx, self, sequence), sequence, right or side == "right")
 
 
 def _sorted(cx: Rule, sequence: Value, sorter: Value | None) -> Value:
@@ -74,25 +76,56 @@ def _number(cx: Rule, number: Scalar, boundaries: Value) -> Value:
     return cx.scalar(number, torch.get_default_dtype() if floating else cx.dtype(boundaries))
 
 
-def _count_before(cx: Rule, values: Value, boundaries: Value, right: bool) -> Value:
-    """How many boundaries are not >= (right: not >) each value; that puts NaN behind all.
+def _search(cx: Rule, values: Value, boundaries: Value, right: bool) -> Value:
+    """The first position whose boundary is >= (right: >) the value, or the number of boundaries.
 
-    ONNX has no binary search: every value is compared with every boundary. Boundaries that are
-    not sorted give another answer than eager's search, which is as meaningless.
+    ATen's binary search, step by step for all values at once: so boundaries that are not in order,
+    or hold NaN, give its answer too.
+    Ref: aten/src/ATen/native/Bucketization.cpp
     """
     dims = values.known_dims
     *batch, count = boundaries.known_dims
-    pairs = (*dims, count)
-    if is_static(pairs) and numel(pairs) > MAX_COMPARISONS:
-        cx.decline(f"searchsorted by {numel(pairs)} comparisons")
     common = torch.promote_types(cx.dtype(values), cx.dtype(boundaries))
-    each = cx.unsqueeze(cx.cast(values, common), len(dims))
-    fences = cx.cast(boundaries, common)
-    if batch:
-        fences = cx.reshape(fences, (*batch, 1, count))
+    each, fences = cx.cast(values, common), cx.cast(boundaries, common)
+    beyond = cx.zeros((*batch, 1), common)  # a search that has ended may look one further
+    fences = cx.op.Concat(fences, beyond, axis=-1)
     compare = cx.op.Greater if right else cx.op.GreaterOrEqual
-    before = cx.op.Not(compare(fences, each))
-    return cx.op.ReduceSum(cx.cast(before, cx.out.dtype), cx.ints([-1]), keepdims=0)
+
+    def step(_number: Value, more: Value, start: Value, end: Value) -> list[Value]:
+        distance = cx.op.Sub(end, start)
+        middle = cx.op.Add(start, cx.op.Div(distance, cx.scalar(2, torch.int64)))
+        at = (
+            cx.op.GatherElements(fences, middle, axis=-1)
+            if batch
+            else cx.op.Gather(fences, middle, axis=0)
+        )
+        at.dims = dims
+        before = cx.op.Not(compare(at, each))
+        searching = cx.op.Greater(distance, cx.scalar(0, torch.int64))
+        up = cx.op.And(searching, before)
+        after = cx.op.Add(middle, cx.scalar(1, torch.int64))
+        return [more, cx.op.Where(up, after, start), cx.op.Where(before, end, middle)]
+
+    state = (torch.int64, dims)
+    _, found = cx.op.Loop(
+        _steps(cx, count),
+        None,
+        cx.zeros(dims, torch.int64),
+        cx.full(dims, count, torch.int64),
+        outputs=2,
+        dtypes=[ir.DataType.INT64] * 2,
+        body=cx.body([(torch.int64, ()), (torch.bool, ()), state, state], step),
+    )
+    found.dims = dims
+    return cx.cast(found, cx.out.dtype)
+
+
+def _steps(cx: Rule, count: Dim) -> Value:
+    """int64 []: how often a range of this length can be halved (if symbolic, at least that)."""
+    if isinstance(count, int):
+        return cx.scalar(count.bit_length(), torch.int64)
+    bits = cx.op.Div(cx.op.Log(cx.scalar(count + 1, torch.float64)), number(cx, math.log(2)))
+    return cx.op.Add(cx.cast(cx.op.Ceil(bits), torch.int64), cx.scalar(1, torch.int64))
 
 
 @lowers(aten.histc.default)

@@ -296,6 +296,13 @@ def test_pad(case: Case) -> None:
     check(case)
 
 
+def test_block_diag_whose_dtype_torch_states_otherwise_is_declined() -> None:
+    """Eager's result is float16, the graph says float32."""
+    half = torch.ones(2, dtype=torch.float16)
+    lowering = lower(lambda a, b: aten.block_diag.default([a, b]), half, torch.tensor(1.5))
+    assert "another dtype" in str(lowering.reasons[0])
+
+
 def test_reflection_by_a_symbolic_number_is_declined() -> None:
     lowering = lower(
         lambda x, y: aten.reflection_pad1d.default(x, [y.shape[0], 0]), X, M[:2], dynamic=True

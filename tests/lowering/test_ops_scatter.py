@@ -392,6 +392,7 @@ OVERWRITES = [
 ]
 
 FENCES = torch.tensor([-1.0, 0.0, 0.0, 2.5])
+WITH_NAN = torch.tensor([-1.0, 0.5, *[float("nan")] * 3])
 VALUES = torch.tensor([[-2.0, -1.0, 0.0], [2.5, 3.0, float("nan")]])
 
 SEARCHES = [
@@ -419,6 +420,14 @@ SEARCHES = [
         "bucketize of integers",
         aten.bucketize.Tensor,
         (torch.arange(-3, 4), torch.tensor([-1, 0, 0, 2])),
+    ),
+    Case("bucketize by boundaries with NaN", aten.bucketize.Tensor, (VALUES, WITH_NAN)),
+    Case("bucketize without order", aten.bucketize.Tensor, (VALUES, FENCES.flip(0))),
+    Case(
+        "searchsorted with symbolic dims and NaN",
+        lambda b, x: aten.searchsorted.Tensor(b, x, side="right"),
+        (torch.stack([WITH_NAN, WITH_NAN + 1]), VALUES),
+        dynamic=True,
     ),
     Case("bucketize of a number", lambda b: aten.bucketize.Scalar(0.0, b), (FENCES,)),
     Case("bucketize without boundaries", aten.bucketize.Tensor, (VALUES, FENCES[:0])),
