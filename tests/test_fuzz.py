@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.conformance.drawing import programs
@@ -10,8 +9,6 @@ from tests.conformance.fuzz import failure
 from tests.conformance.programs import Program
 
 
-# Minutes on two cores, more where a failure shrinks: `pytest -m slow` until it is made cheaper.
-@pytest.mark.slow
 @settings(
     max_examples=100,
     derandomize=True,

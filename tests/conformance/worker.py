@@ -33,7 +33,6 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.getLogger().setLevel(logging.ERROR)
     logging.getLogger("torch").setLevel(logging.CRITICAL)
-    signal.signal(signal.SIGALRM, _too_slow)
     for line in sys.stdin:
         job = json.loads(line)
         for call in _calls(job["name"], job["dtype"], job["samples"]):
@@ -47,6 +46,7 @@ def main() -> None:
 def run(call: Call) -> dict[str, Any]:
     """One case: its outcome (native, eager, wrong, crashed, invalid) and what there is to say."""
     _reset()
+    signal.signal(signal.SIGALRM, _too_slow)
     signal.alarm(CASE_LIMIT_S)
     try:
         with torch.no_grad():
