@@ -48,9 +48,9 @@ def mkldnn_rnn_layer(
     state = (1, n, hidden_size)
     biases: Value | None = None
     if has_biases:
-        biases = cx.op.Concat(_gates(cx, weight2), _gates(cx, weight3), axis=0)
-        biases.dims = (8 * hidden_size,)
-        biases = cx.unsqueeze(biases, 0)
+        both: Value = cx.op.Concat(_gates(cx, weight2), _gates(cx, weight3), axis=0)
+        both.dims = (8 * hidden_size,)
+        biases = cx.unsqueeze(both, 0)
     output, h, c = cx.op.LSTM(
         input,
         cx.unsqueeze(_gates(cx, weight0), 0),
