@@ -13,6 +13,7 @@ import torch.fx
 from ..lowering.ops import registry
 from ..runtime.errors import DynamoOnnxError, Reason, ReasonKind
 from .compile import compile_graph, leave_to_eager
+from .decompositions import DECOMPOSITIONS
 from .options import Options
 from .state import Frame, reset
 from .stitch import BoxedFn
@@ -50,7 +51,7 @@ def onnx(
             fw_compiler=partial(_compile_training, options=chosen, frame=frame, kind="forward"),
             bw_compiler=partial(_compile_training, options=chosen, frame=frame, kind="backward"),
             inference_compiler=partial(_compile_inference, options=chosen, frame=frame),
-            decompositions=decompositions_without(registry.__contains__),
+            decompositions=decompositions_without(registry.__contains__, DECOMPOSITIONS),
         )
         with interpolation_whole(registry.__contains__):
             return compile_frame(gm, example_inputs)

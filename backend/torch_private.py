@@ -189,9 +189,12 @@ def _replayed(info: Any) -> bool:  # noqa: ANN401 - OutputAliasInfo
     return views is not None and not any(v.has_symbolic_inputs for v in views.sequence)
 
 
-def decompositions_without(registered: Callable[[object], bool]) -> dict[Any, Callable[..., Any]]:
-    """torch's decompositions of the ATen operators that have no rule."""
-    return {op: decompose for op, decompose in _decompositions().items() if not registered(op)}
+def decompositions_without(
+    registered: Callable[[object], bool], others: Mapping[OpOverload, Callable[..., Any]]
+) -> dict[Any, Callable[..., Any]]:
+    """torch's decompositions of the ATen operators that have no rule, and these others."""
+    table = {**_decompositions(), **others}
+    return {op: decompose for op, decompose in table.items() if not registered(op)}
 
 
 @cache
