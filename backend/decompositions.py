@@ -49,8 +49,8 @@ def encoder_layer(
         return functional.layer_norm(x, [embed_dim], weight, bias, eps)
 
     x = norm(src, norm_weight_1, norm_bias_1) if norm_first else src
-    qkv = functional.linear(x, qkv_weight, qkv_bias).chunk(3, -1)
-    attended = _attention(*qkv, num_heads, mask, mask_type)
+    qkv = functional.linear(x, qkv_weight, qkv_bias)
+    attended = _attention(qkv, num_heads, mask, mask_type)
     x = src + functional.linear(attended, proj_weight, proj_bias)
     x = x if norm_first else norm(x, norm_weight_1, norm_bias_1)
     inner = norm(x, norm_weight_2, norm_bias_2) if norm_first else x
@@ -60,20 +60,13 @@ def encoder_layer(
     return x if norm_first else norm(x, norm_weight_2, norm_bias_2)
 
 
-def _attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    heads: int,
-    mask: Tensor | None,
-    mask_type: int | None,
-) -> Tensor:
-    """[B, L, E] three times -> [B, L, E].
+def _attention(qkv: Tensor, heads: int, mask: Tensor | None, mask_type: int | None) -> Tensor:
+    """Queries, keys and values [B, L, 3 * E] -> [B, L, E].
 
     Whatever is not zero in a mask leaves out. A row that is left out whole is NaN, where
     `scaled_dot_product_attention` gives zeros.
     """
-    q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in qkv.chunk(3, -1))
     if mask is None:
         attended = functional.scaled_dot_product_attention(q, k, v)
     else:
