@@ -15,7 +15,7 @@ aten = torch.ops.aten
 SUM, MEAN = 0, 1
 
 
-@lowers(aten._embedding_bag_forward_only.default)
+@lowers(aten._embedding_bag.default, aten._embedding_bag_forward_only.default)
 def embedding_bag(
     cx: Rule,
     weight: Value,

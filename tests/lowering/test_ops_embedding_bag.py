@@ -63,3 +63,11 @@ def test_embedding_bag(case):
 def test_what_stays_eager(call, weight, why):
     (reason,) = lower(call, weight, I, BEGINS).reasons
     assert why in str(reason)
+
+
+def test_the_module_whose_weights_require_grad() -> None:
+    """Without gradients it is `_embedding_bag` all the same, not `_embedding_bag_forward_only`."""
+    bag = torch.nn.EmbeddingBag(10, 4, mode="mean", padding_idx=3)
+    ours = torch.compile(bag, backend="onnx", options={"strict": True})
+    with torch.no_grad():
+        torch.testing.assert_close(ours(I, BEGINS), bag(I, BEGINS))
