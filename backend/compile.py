@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import onnx_ir as ir
@@ -24,7 +25,7 @@ from ..runtime.kernels import kernel_table
 from ..runtime.program import Program
 from ..runtime.providers import ProviderChoice, device_type
 from .dump import dump, dump_graph
-from .options import Options
+from .options import DEFAULT_OPSET, NEWEST_OPSET, Options
 from .partition import Plan, is_operator, partition
 from .specialise import specialise
 from .state import EagerOp, Frame, GraphRecord, RegionRecord, Timings, state
@@ -162,8 +163,8 @@ def _program(
     lowered = lower_region(
         region,
         registry=registry,
-        kernels=kernel_table(settings["providers"], options.opset),  # type: ignore[arg-type]  # names
-        opset=options.opset,
+        kernels=partial(kernel_table, tuple(name for name, _ in providers)),
+        opsets=(options.opset or DEFAULT_OPSET, options.opset or NEWEST_OPSET),
         fingerprint=key,
         name="region",
     )

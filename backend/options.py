@@ -19,7 +19,7 @@ Transform: TypeAlias = Callable[[ir.Model], ir.Model]
 Weights: TypeAlias = Literal["auto", "frozen", "live"]
 WEIGHTS = ("auto", "frozen", "live")
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-OLDEST_OPSET, DEFAULT_OPSET = 23, 23
+OLDEST_OPSET, DEFAULT_OPSET, NEWEST_OPSET = 23, 23, 26
 
 KEYED = {"cache_key": True}  # the lowered program depends on it
 
@@ -48,8 +48,8 @@ class Options:
     """Raise UnsupportedError where something would run in eager."""
     eager_ops: frozenset[str] = frozenset()
     """Operators to leave in eager: "aten.sin.default", "aten.sin" or "sin"."""
-    opset: int = field(default=DEFAULT_OPSET, metadata=KEYED)
-    """The ai.onnx opset of the programs."""
+    opset: int | None = field(default=None, metadata=KEYED)
+    """The ai.onnx opset of the programs. None: 23, or a later one that a program needs."""
     transforms: tuple[Transform, ...] = field(default=(), metadata=KEYED)
     """Functions `onnx_ir.Model -> onnx_ir.Model` applied to each lowered program."""
     dump_dir: Path | None = None
@@ -93,10 +93,10 @@ class Options:
         if self.min_region < 1:
             raise OptionError(f"min_region={self.min_region}: a region has at least 1 operator")
         _expect("strict", self.strict, bool)
-        _expect("opset", self.opset, int)
-        newest = _newest_opset()
-        if not OLDEST_OPSET <= self.opset <= newest:
-            raise OptionError(f"opset={self.opset}: choose {OLDEST_OPSET} to {newest}")
+        if self.opset is not None:
+            _expect("opset", self.opset, int)
+            if not OLDEST_OPSET <= self.opset <= NEWEST_OPSET:
+                raise OptionError(f"opset={self.opset}: choose {OLDEST_OPSET} to {NEWEST_OPSET}")
         for name in self.eager_ops:
             _expect("eager_ops", name, str)
         for transform in self.transforms:
@@ -169,8 +169,3 @@ def _expect(name: str, value: object, kind: type) -> None:
 def _nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _newest_opset() -> int:
-    """The newest ai.onnx opset for which this onnxruntime has schemas that we emit."""
-    return 24

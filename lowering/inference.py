@@ -14,7 +14,7 @@ import onnx_ir as ir
 from ..runtime.errors import LoweringError, Reason, ReasonKind
 from ..runtime.program import Kernels, Signature
 from .dtypes import WIDER, type_name, type_of_name
-from .value import Declined, Value
+from .value import Declined, NeedsOpset, Value
 
 Bindings = dict[str, ir.DataType]
 
@@ -56,6 +56,10 @@ class TypeInference:
         signature = self._kernels.signature(domain, op_type)
         if signature is None:
             operator = f"{domain or 'ai.onnx'}::{op_type}"
+            later = self._kernels.needed_opset(op_type) if domain == "" else None
+            if later is not None:
+                detail = f"{operator} needs opset {later}, the program has {self._opset}"
+                raise NeedsOpset(Reason(ReasonKind.KERNEL, detail), later)
             detail = f"onnxruntime has no operator {operator} at opset {self._opset}"
             raise Declined(Reason(ReasonKind.KERNEL, detail))
         bound = _bind(signature, op_type, args)

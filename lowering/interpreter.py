@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -22,7 +22,7 @@ from .passes import run_passes
 from .region import Region, constant_tensor, inner_graph, is_symbolic, location, source_line
 from .registry import Registry, bind_arguments
 from .rule import Rule, metas
-from .value import Declined, Value
+from .value import Declined, NeedsOpset, Value
 from .verdict import in_graph
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,15 @@ Result: TypeAlias = "Value | tuple[Value | None, ...]"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A node that turned out not to be lowerable; `error` is set where a rule failed."""
+    """A node that turned out not to be lowerable.
+
+    `error` is set where a rule failed, `opset` where a later one has what the node needs.
+    """
 
     node: torch.fx.Node
     reason: Reason
     error: LoweringError | None = None
+    opset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,28 @@ class Lowered:
 
 
 def lower_region(
-    region: Region, *, registry: Registry, kernels: Kernels, opset: int, fingerprint: str, name: str
+    region: Region,
+    *,
+    registry: Registry,
+    kernels: Callable[[int], Kernels],
+    opsets: tuple[int, int],
+    fingerprint: str,
+    name: str,
 ) -> Lowered:
-    """One region as one program. Every node that refuses is found in the same pass."""
-    interpreter = _Interpreter(registry, Builder(opset, kernels))
-    return interpreter.run(region, kernels, fingerprint, name)
+    """One region as one program. Every node that refuses is found in the same pass.
+
+    The program has the first of the opsets, or one up to the last if a node needs it; `kernels`
+    gives those at an opset.
+    """
+    opset, newest = opsets
+    while True:
+        table = kernels(opset)
+        interpreter = _Interpreter(registry, Builder(opset, table))
+        lowered = interpreter.run(region, table, fingerprint, name)
+        needed = [r.opset for r in lowered.refusals if r.opset is not None and r.opset <= newest]
+        if not needed:
+            return lowered
+        opset = max(needed)
 
 
 class _Interpreter:
@@ -68,6 +89,8 @@ class _Interpreter:
         for node in region.nodes:
             try:
                 self.env[node] = self._lower(node)
+            except NeedsOpset as declined:
+                self._refuse(Refusal(node, declined.reason, opset=declined.opset))
             except Declined as declined:
                 self._refuse(Refusal(node, declined.reason))
             except LoweringError as error:
@@ -157,6 +180,8 @@ class _Interpreter:
         """A node of a graph that an operator takes: the reasons tell which one it was."""
         try:
             return self._lower(node)
+        except NeedsOpset:
+            raise
         except Declined as declined:
             raise Declined(in_graph(node, declined.reason)) from declined
 

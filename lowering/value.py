@@ -16,6 +16,14 @@ class Declined(Exception):  # noqa: N818 - not an error: it carries a verdict
         self.reason = reason
 
 
+class NeedsOpset(Declined):
+    """This node can be lowered at a later opset than the program's."""
+
+    def __init__(self, reason: Reason, opset: int) -> None:
+        super().__init__(reason)
+        self.opset = opset
+
+
 class Value(ir.Value):
     """An ONNX value whose type is known, and whose dims are known unless None.
 

@@ -48,6 +48,10 @@ class KernelTable:
             self._signatures[key] = None if schema is None else _signature(schema)
         return self._signatures[key]
 
+    def needed_opset(self, op_type: str) -> int | None:
+        """The first opset of ai.onnx that has this operator, if onnxruntime knows one."""
+        return _first_opsets().get(op_type)
+
     def accepts(self, domain: str, op_type: str, types: tuple[tuple[str, str], ...]) -> bool:
         """Is there a kernel for these (type variable, `tensor(...)`) pairs?
 
@@ -71,6 +75,16 @@ class KernelTable:
 def kernel_table(providers: tuple[str, ...], opset: int) -> KernelTable:
     """The table for one choice of providers and opset (about 15 ms, once)."""
     return KernelTable(providers, opset)
+
+
+@cache
+def _first_opsets() -> dict[str, int]:
+    """Per ai.onnx operator the opset that brought it."""
+    first: dict[str, int] = {}
+    for schema in ort_c.get_all_operator_schema():
+        if schema.domain in ONNX_DOMAINS:
+            first[schema.name] = min(schema.since_version, first.get(schema.name, 1 << 30))
+    return first
 
 
 def _newest_schemas(opset: int) -> dict[tuple[str, str], Any]:

@@ -74,6 +74,10 @@ class Kernels(Protocol):
         """The operator's types, or None when onnxruntime does not know the operator."""
         ...
 
+    def needed_opset(self, op_type: str) -> int | None:
+        """The first opset of ai.onnx that has this operator, if onnxruntime knows one."""
+        ...
+
     def accepts(self, domain: str, op_type: str, types: tuple[tuple[str, str], ...]) -> bool:
         """Is there a kernel for these (type variable, `tensor(...)`) pairs?"""
         ...

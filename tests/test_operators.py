@@ -1,4 +1,4 @@
-"""Every operator of PyTorch's `op_db`, one input each; nine dtypes and more in `make conformance`."""
+"""Every operator of PyTorch's `op_db` with one input; nine dtypes, more in `make conformance`."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import torch
 from ..registry import lowers
 from ..rule import Operand, Rule, Scalar
 from ..value import Value
+from ._bits import BITS, bits, from_bits
 from ._pointwise import compute, log1p, narrow, static
 
 aten = torch.ops.aten
@@ -53,13 +54,36 @@ def copysign_scalar(cx: Rule, self: Value, other: Scalar) -> Value:
 
 @lowers(aten.copysign.Tensor)
 def copysign(cx: Rule, self: Operand, other: Operand) -> Value:
-    """self [*A], other [*B], integers -> |self| with the sign of other [*broadcast], floating."""
-    if isinstance(other, Value) and cx.dtype(other).is_floating_point:
-        cx.decline("the sign of a float: that of NaN cannot be read in ONNX")
+    """self [*A], other [*B] -> |self| with the sign of other [*broadcast], floating.
+
+    Zeros and NaN have signs too, which only their bits show.
+    """
+    dtype = cx.out.dtype
     magnitude, sign = cx.promote(self, other)
-    magnitude = cx.op.Abs(magnitude)
-    negative = cx.op.Less(sign, cx.scalar(0, cx.out.dtype))
-    return cx.op.Where(negative, cx.op.Neg(magnitude), magnitude)
+    mask = cx.scalar(torch.iinfo(BITS[dtype]).min, BITS[dtype])
+    rest = cx.op.BitwiseAnd(bits(cx, magnitude), cx.op.BitwiseNot(mask))
+    return from_bits(cx, cx.op.BitwiseOr(rest, cx.op.BitwiseAnd(bits(cx, sign), mask)), dtype)
+
+
+@lowers(aten.nextafter.default)
+def nextafter(cx: Rule, self: Value, other: Value) -> Value:
+    """self [*A], other [*B] -> the next number from self towards other [*broadcast].
+
+    Read as an integer, the bits of a float grow with its magnitude; other than in the order of
+    numbers, that of a negative one falls. From a zero it is the least number, signed as other is.
+    """
+    dtype = cx.out.dtype
+    zero = cx.scalar(0, dtype)
+    up = cx.op.Greater(other, self)
+    outward = cx.op.Equal(up, cx.op.Greater(self, zero))
+    at, whole = bits(cx, self), BITS[dtype]
+    step = cx.op.Where(outward, cx.scalar(1, whole), cx.scalar(-1, whole))
+    mask = cx.scalar(torch.iinfo(whole).min, whole)
+    least = cx.op.BitwiseOr(cx.op.BitwiseAnd(bits(cx, other), mask), cx.scalar(1, whole))
+    moved = cx.op.Where(cx.op.Equal(self, zero), least, cx.op.Add(at, step))
+    moved = cx.op.Where(cx.op.Equal(self, other), bits(cx, other), moved)
+    nan = cx.op.Or(cx.op.IsNaN(self), cx.op.IsNaN(other))
+    return from_bits(cx, cx.op.Where(nan, bits(cx, cx.scalar(math.nan, dtype)), moved), dtype)
 
 
 @lowers(aten.hypot.default)

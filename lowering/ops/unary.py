@@ -11,6 +11,7 @@ from .. import dtypes
 from ..registry import lowers
 from ..rule import Rule
 from ..value import Value
+from ._bits import BITS, bits
 from ._pointwise import choose, compute, log1p, narrow, truncate
 
 aten = torch.ops.aten
@@ -235,10 +236,10 @@ def isinf(cx: Rule, self: Value) -> Value:
 
 @lowers(aten.signbit.default)
 def signbit(cx: Rule, self: Value) -> Value:
-    """self [*A], integers -> bool [*A]. That of a floating NaN does not show in ONNX."""
+    """self [*A] -> bool [*A]. Zeros and NaN have signs too, which only their bits show."""
     dtype = cx.dtype(self)
     if dtype.is_floating_point:
-        cx.decline("the sign bit of a float: that of NaN cannot be read in ONNX")
+        self, dtype = bits(cx, self), BITS[dtype]
     if dtype is torch.bool:
         return cx.full(cx.out.dims, False, torch.bool)
     return cx.op.Less(self, cx.scalar(0, dtype))

@@ -424,3 +424,22 @@ def test_the_running_statistics_of_a_batch_norm_in_half_precision() -> None:
     with torch.no_grad():
         torch.testing.assert_close(compiled(fn)(x, *ours), fn(x, *eager), rtol=1e-3, atol=1e-3)
     same(ours, eager)
+
+
+def test_a_program_has_a_later_opset_only_where_an_operator_needs_it() -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        return torch.signbit(x * 2) & (x < 1)
+
+    def opsets(ours: Any) -> list[int]:
+        return [p.program.model.opset_imports[""] for p in dynamo_onnx.programs(ours)]
+
+    plain, later = compiled(lambda x: x * 2 + 1), compiled(fn)
+    with torch.no_grad():
+        plain(X)
+        torch.testing.assert_close(later(X), fn(X))
+    assert (opsets(plain), opsets(later)) == ([23], [26])
+    held = torch.compile(fn, backend="onnx", options={"opset": 23})
+    with torch.no_grad():
+        torch.testing.assert_close(held(X), fn(X))
+    (fallback,) = [f for f in dynamo_onnx.report(held).fallbacks if "signbit" in f.op]
+    assert "BitCast needs opset 26" in fallback.reason.detail

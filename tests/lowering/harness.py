@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import onnxruntime as ort
@@ -20,7 +21,7 @@ from dynamo_onnx.runtime.kernels import kernel_table
 from dynamo_onnx.runtime.program import Program
 from dynamo_onnx.runtime.session import open_session, session_options
 
-OPSET = 23
+OPSETS = (23, 26)
 CPU = ("CPUExecutionProvider",)
 
 
@@ -79,8 +80,8 @@ def lower(fn: Callable[..., Any], *args: Any, dynamic: bool = False) -> Lowering
     lowered = lower_region(
         region,
         registry=registry,
-        kernels=kernel_table(CPU, OPSET),
-        opset=OPSET,
+        kernels=partial(kernel_table, CPU),
+        opsets=OPSETS,
         fingerprint="",
         name="test",
     )

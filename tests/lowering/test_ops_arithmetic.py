@@ -21,6 +21,9 @@ D = torch.linspace(-3, 3, 12, dtype=torch.float64)
 H = torch.linspace(-3, 3, 301).bfloat16()
 HALF = torch.linspace(-3, 3, 301).half()
 PAIRS = (ODD.repeat_interleave(9), ODD.repeat(9))
+SIGNED = (PAIRS[0], torch.where(torch.arange(81) % 2 == 0, PAIRS[1], -PAIRS[1]))  # -NaN too
+NEAR = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1.0, -1.0, 3.4028235e38, float("inf"), float("nan")])
+NEXT = (NEAR.repeat_interleave(9), NEAR.repeat(9))
 
 
 def _pairs(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -224,6 +227,16 @@ CASES = [
     Case("the sign of an angle of zero", lambda a, b: 1 / torch.atan2(a, b), PAIRS),
     Case("hypot", lambda a, b: torch.hypot(a, b), (X * 1e30, Y * 1e30), tolerance=1e-6),
     Case("hypot of special values", lambda a, b: torch.hypot(a, b), PAIRS),
+    *[
+        Case(f"copysign of {t}", lambda a, b: 1 / torch.copysign(a, b), [p.to(t) for p in SIGNED])
+        for t in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    ],
+    *[
+        Case(f"nextafter of {t}", lambda a, b: torch.nextafter(a, b), [p.to(t) for p in NEXT], 0.0)
+        for t in (torch.float32, torch.float64, torch.bfloat16)
+    ],
+    Case("nextafter keeps the sign of zero", lambda a, b: 1 / torch.nextafter(a, b), NEXT),
+    Case("nextafter with symbolic dims", lambda a, b: torch.nextafter(a, b), NEXT, dynamic=True),
     Case("copysign of a number", lambda a: torch.copysign(a, -0.0), (ODD,), max_nodes=2),
     Case(
         "copysign of ints", lambda a, b: torch.copysign(a, b), (X[0], torch.tensor([-1, 0, 1, -5]))
@@ -250,7 +263,6 @@ def test_arithmetic(case: Case) -> None:
         (lambda a: torch.fmod(a, 0), (torch.arange(0),), "a division of integers by 0"),
         (lambda a: a // torch.tensor([2, 0]), (torch.zeros(0, 2).int(),), "a division of integers"),
         (lambda a: a.div(0, rounding_mode="trunc"), (torch.arange(0),), "a division of integers"),
-        (lambda a, b: torch.copysign(a, b), (X, Y), "NaN cannot be read"),
         (lambda a, b: torch.hypot(a, b), (D, D), "float64 hypot"),
         (lambda a, b: torch.atan2(a, b), (D, D), "no kernel for ai.onnx::Atan(double)"),
     ],

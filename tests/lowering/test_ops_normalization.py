@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from dynamo_onnx.lowering.region import Region
 from dynamo_onnx.lowering.registry import registry
 from dynamo_onnx.runtime.kernels import kernel_table
 
-from .harness import CPU, OPSET, Case, check, compare, run
+from .harness import CPU, OPSETS, Case, check, compare, run
 
 aten = torch.ops.aten
 
@@ -176,8 +177,12 @@ def fused_rms_norm(x, weight, eps, outputs):
         node.meta["val"] = val
     lowered = lower_region(
         Region((norm, *items), tuple(args), tuple(items)),
-        registry=registry, kernels=kernel_table(CPU, OPSET), opset=OPSET, fingerprint="", name="t",
-    )  # fmt: skip
+        registry=registry,
+        kernels=partial(kernel_table, CPU),
+        opsets=OPSETS,
+        fingerprint="",
+        name="t",
+    )
     assert lowered.program is not None
     for ours, theirs in zip(run(lowered.program, (x, weight)), eager, strict=False):
         compare(ours, theirs)
