@@ -101,15 +101,30 @@ def cdist(cx: Rule, x1: Value, x2: Value, p: float, compute_mode: int | None) ->
     """x1 [*B, P, M], x2 [*B, R, M] -> [*B, P, R], the p-norms of all differences.
 
     For p = 2 with more than 25 rows ATen multiplies matrices instead (mode 1: always, 2: never);
-    so does this, for speed and memory.
+    so does this, if need be once the sizes are known: the two round differently, and of infinities
+    the product makes NaN.
     Ref: aten/src/ATen/native/Distance.cpp
     """
     rows = (x1.known_dims[-2], x2.known_dims[-2])
-    many = any(not isinstance(r, int) or r > 25 for r in rows)
-    if p == 2 and compute_mode != 2 and (many or compute_mode == 1):
+
+    def of_differences() -> Value:
+        left, right = cx.unsqueeze(x1, x1.rank - 1), cx.unsqueeze(x2, x2.rank - 2)
+        return _norm_of_rows(cx, cx.op.Sub(left, right), (*x1.known_dims[:-1], rows[1]), p)
+
+    if p != 2 or compute_mode == 2:
+        return of_differences()
+    if compute_mode == 1 or any(isinstance(r, int) and r > 25 for r in rows):
         return _euclidean(cx, x1, x2)
-    left, right = cx.unsqueeze(x1, x1.rank - 1), cx.unsqueeze(x2, x2.rank - 2)
-    return _norm_of_rows(cx, cx.op.Sub(left, right), (*x1.known_dims[:-1], rows[1]), p)
+    sizes = [r for r in rows if not isinstance(r, int)]
+    if not sizes:
+        return of_differences()
+    most = cx.op.ReduceMax(cx.ints(sizes), keepdims=0)
+    return cx.op.If(
+        cx.op.Greater(most, cx.scalar(25, torch.int64)),
+        dtypes=[cx.out.onnx],
+        then_branch=cx.body([], lambda: [_euclidean(cx, x1, x2)]),
+        else_branch=cx.body([], lambda: [of_differences()]),
+    )
 
 
 @lowers(aten._euclidean_dist.default)

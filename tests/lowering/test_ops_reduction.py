@@ -204,6 +204,15 @@ NORMS = [
         lambda a, b: aten._cdist_forward.default(a, b, 2.0, None),
         (torch.randn(0, 7), torch.randn(4, 7)),
     ),
+    *[
+        Case(
+            f"cdist of {count} rows known at run time, with infinities",
+            lambda a, b: aten._cdist_forward.default(a, b, 2.0, None),
+            (torch.tensor([[float("inf"), 1.0], [2.0, 3.0]]), torch.ones(count, 2)),
+            dynamic=True,
+        )
+        for count in (3, 30)
+    ],
     Case(
         "cdist with symbolic dims",
         lambda a, b: aten._cdist_forward.default(a, b, 1.0, None),
