@@ -25,7 +25,8 @@ def cumsum(cx: Rule, self: Value, dim: int, dtype: torch.dtype | None) -> Value:
     """self [*D] -> [*D]; integers and bool become int64 unless dtype says otherwise.
 
     ATen's CPU kernel keeps the running sum of float32 in float64 (of 16-bit floats in float32) and
-    rounds each element; ONNX Runtime's CumSum adds up in the type it is given. It refuses 0-d.
+    rounds each element; ONNX Runtime's CumSum adds up in the type it is given. It refuses 0-d. It
+    begins with the first element, ATen with 0, to which it adds: -0.0 is 0.0 from there on.
     Ref: https://onnx.ai/onnx/operators/onnx__CumSum.html,
     aten/src/ATen/native/cpu/ReduceOpsKernel.cpp
     """
@@ -35,6 +36,9 @@ def cumsum(cx: Rule, self: Value, dim: int, dtype: torch.dtype | None) -> Value:
         return cx.op.Identity(source)
     if out is torch.float32:
         source = cx.cast(source, torch.float64)
+    if out.is_floating_point:  # by Sum: the optimizer drops an Add of 0
+        source = cx.op.Sum(source, cx.scalar(0, cx.dtype(source)))
+        source.dims = self.dims
     axis = cx.const(cx.axis(dim, self.rank), torch.int64)
     return cx.cast(cx.op.CumSum(source, axis), out)
 

@@ -185,7 +185,15 @@ SCANS = [
         (torch.rand(9999),),
         tolerance=0.0,
     ),
-    Case("cumsum of float64", lambda x: aten.cumsum.default(x, -1), (X.double(),), max_nodes=1),
+    Case("cumsum of float64", lambda x: aten.cumsum.default(x, -1), (X.double(),), max_nodes=2),
+    *[
+        Case(
+            f"cumsum of {t} makes 0.0 of -0.0",
+            lambda x: 1 / aten.cumsum.default(x, 0),
+            (torch.tensor([-0.0, -0.0, 1.0, -1.0], dtype=t),),
+        )
+        for t in (torch.float32, torch.float64, torch.bfloat16)
+    ],
     Case("cumsum of bfloat16", lambda x: aten.cumsum.default(x, 1), (X.bfloat16(),)),
     Case(
         "cumsum of int64 into float32",
