@@ -191,19 +191,25 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def _permuted(shape: tuple[int | str, ...], layout: OutputLayout) -> tuple[int | str, ...]:
-    return shape if layout.permute is None else tuple(shape[p] for p in layout.permute)
+    return tuple(shape[p] for p in _order(layout, len(shape)))
+
+
+def _order(layout: OutputLayout, rank: int) -> list[int]:
+    """torch's order of an output's dimensions; behind it the pairs of a complex one."""
+    order = list(layout.permute or ())
+    return [*order, *range(len(order), rank)]
 
 
 def _permuted_output(graph: ir.Graph, index: int, layout: OutputLayout) -> None:
     """Bring a graph output from memory order into torch's order of dimensions."""
-    assert layout.permute is not None
     physical = graph.outputs[index]
+    assert physical.shape is not None
+    order = _order(layout, len(physical.shape))
     name = physical.name
     physical.name = f"{name}_physical"
-    node = ir.node("Transpose", [physical], {"perm": list(layout.permute)})
+    node = ir.node("Transpose", [physical], {"perm": order})
     logical = node.outputs[0]
     logical.name, logical.type = name, physical.type
-    if physical.shape is not None:
-        logical.shape = ir.Shape([physical.shape[p] for p in layout.permute])
+    logical.shape = ir.Shape([physical.shape[p] for p in order])
     graph.append(node)
     graph.outputs[index] = logical

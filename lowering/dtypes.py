@@ -20,6 +20,11 @@ TO_ONNX: dict[torch.dtype, ir.DataType] = {
     torch.uint64: ir.DataType.UINT64,
     torch.bool: ir.DataType.BOOL,
 }
+# A complex tensor is two real ones.
+REAL: dict[torch.dtype, torch.dtype] = {
+    torch.complex64: torch.float32,
+    torch.complex128: torch.float64,
+}
 TO_TORCH: dict[ir.DataType, torch.dtype] = {onnx: t for t, onnx in TO_ONNX.items()}
 
 # Computing in the wider type and converting the result back is what eager does (16-bit floats

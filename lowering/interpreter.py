@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import onnx_ir as ir
@@ -21,13 +21,13 @@ from .layout import output_layout
 from .passes import run_passes
 from .region import Region, constant_tensor, inner_graph, is_symbolic, location, source_line
 from .registry import Registry, bind_arguments
-from .rule import Rule, metas
-from .value import Declined, NeedsOpset, Value
+from .rule import Meta, Rule, metas
+from .value import Complex, Declined, NeedsOpset, Value
 from .verdict import in_graph
 
 log = logging.getLogger(__name__)
 
-Result: TypeAlias = "Value | tuple[Value | None, ...]"
+Result: TypeAlias = "Value | Complex | tuple[Value | Complex | None, ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,13 @@ class _Interpreter:
             value = Value(name, ir.DataType.INT64, (1,))
             self.builder.sizes.give(dim_of(val), value)
             return value
-        value = self.builder.input(name, dtypes.TO_ONNX[val.dtype], dims_of(val.shape))
+        dims = dims_of(val.shape)
+        if val.dtype in dtypes.REAL:
+            real = dtypes.TO_ONNX[dtypes.REAL[val.dtype]]
+            value = self.builder.input(name, real, (*dims, 2))
+            self.env[node] = self.cx.unstack(value)
+            return value
+        value = self.builder.input(name, dtypes.TO_ONNX[val.dtype], dims)
         self.env[node] = value
         return value
 
@@ -128,7 +134,8 @@ class _Interpreter:
             return self._constant(node)
         if node.target is operator.getitem:
             return self._item(node)
-        lowering = self.registry.get(node.target)
+        find = self.registry.get_complex if is_complex(node) else self.registry.get
+        lowering = find(node.target)
         if lowering is None:
             raise LoweringError(f"{node.target} was accepted without a rule")
         self.cx.enter(node)
@@ -198,7 +205,7 @@ class _Interpreter:
             return [self._argument_of_functional(a) for a in arg]
         return self._argument(arg)
 
-    def _item(self, node: torch.fx.Node) -> Value:
+    def _item(self, node: torch.fx.Node) -> Value | Complex:
         """One output of a node that returns several."""
         (source,), index = node.all_input_nodes, node.args[1]
         results = self.env[source]
@@ -232,21 +239,25 @@ class _Interpreter:
         if len(values) != len(vals):
             raise LoweringError(f"{node.target}: {len(values)} results for {len(vals)} outputs")
         for value, expected in zip(values, vals, strict=True):
-            if value is not None:
-                _check(node, value, expected)
-                self.builder.sizes.learn(value)
+            for part in (value.re, value.im) if isinstance(value, Complex) else (value,):
+                if part is not None:
+                    _check(node, part, expected)
+                    self.builder.sizes.learn(part)
         return values[0] if single else values
 
     def _refuse(self, refusal: Refusal) -> None:
         """Note it, and stand fresh inputs in for the results so that the walk goes on."""
         self.refusals.append(refusal)
         node = refusal.node
-        stand_ins = tuple(
-            self.builder.input(f"{node.name}_{i}", m.onnx, m.dims)
-            for i, m in enumerate(metas(node))
-        )
+        stand_ins = tuple(self._stand_in(f"{node.name}_{i}", m) for i, m in enumerate(metas(node)))
         single = isinstance(node.meta["val"], torch.Tensor)
         self.env[node] = stand_ins[0] if single else stand_ins
+
+    def _stand_in(self, name: str, meta: Meta) -> Value | Complex:
+        if meta.dtype not in dtypes.REAL:
+            return self.builder.input(name, meta.onnx, meta.dims)
+        real = dtypes.TO_ONNX[dtypes.REAL[meta.dtype]]
+        return Complex(*(self.builder.input(f"{name}_{p}", real, meta.dims) for p in ("re", "im")))
 
     def _outputs(self, region: Region) -> tuple[list[Value], list[OutputLayout]]:
         """The results in memory order; behind them, strides that take computing."""
@@ -256,7 +267,7 @@ class _Interpreter:
         computed: list[Value] = []
         for node in region.outputs:
             value = self.env[node]
-            assert isinstance(value, Value), f"{node} returns a tuple"
+            assert not isinstance(value, tuple), f"{node} returns a tuple"
             layout = output_layout(node.meta["val"])
             if layout is None:
                 strides = dims_of(node.meta["val"].stride())
@@ -268,7 +279,14 @@ class _Interpreter:
             if layout.permute is not None:
                 inverse = layout.permute
                 order = [inverse.index(i) for i in range(len(inverse))]
-                value = self.builder.transpose(value, order)
+                if isinstance(value, Complex):
+                    value = self.cx.unstack(
+                        self.builder.transpose(self.cx.stack(value), [*order, len(order)])
+                    )
+                else:
+                    value = self.builder.transpose(value, order)
+            if isinstance(value, Complex):
+                layout, value = replace(layout, is_complex=True), self.cx.stack(value)
             outputs.append(self.builder.own(value, outputs))
             layouts.append(layout)
         for value in computed:
@@ -277,7 +295,8 @@ class _Interpreter:
 
 
 def _check(node: torch.fx.Node, value: Value, expected: torch.Tensor) -> None:
-    if value.elem != dtypes.TO_ONNX[expected.dtype]:
+    real = dtypes.REAL.get(expected.dtype, expected.dtype)
+    if value.elem != dtypes.TO_ONNX[real]:
         raise LoweringError(
             f"{node.target} ({node.name}, {source_line(location(node))!r}): "
             f"the rule returned {value.elem.name}, eager returns {expected.dtype}"
@@ -295,6 +314,15 @@ def _check(node: torch.fx.Node, value: Value, expected: torch.Tensor) -> None:
             f"{node.target} ({node.name}, {source_line(location(node))!r}): "
             f"the rule returned shape {value.dims}, eager returns {dims}"
         )
+
+
+def is_complex(node: torch.fx.Node) -> bool:
+    """Does a node take or return a complex tensor?"""
+    return any(m.dtype in dtypes.REAL for n in (node, *node.all_input_nodes) for m in _metas(n))
+
+
+def _metas(node: torch.fx.Node) -> tuple[Meta, ...]:
+    return metas(node) if "val" in node.meta else ()
 
 
 def _spec(value: ir.Value) -> TensorSpec:

@@ -48,6 +48,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._lowerings: dict[Operator, Lowering] = {}
+        self._complex: dict[OpOverload, Lowering] = {}
         self._expected: dict[str, RuleFunction] = {}
         self.version = 0
 
@@ -59,6 +60,19 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._lowerings)
+
+    def get_complex(self, op: object) -> Lowering | None:
+        """The lowering of an overload for complex numbers, if it has one."""
+        return self._complex.get(op) if isinstance(op, OpOverload) else None
+
+    def register_complex(self, op: OpOverload, rule: RuleFunction) -> None:
+        """Add a rule for the overload where a tensor that it takes or returns is complex."""
+        if op in self._complex:
+            raise LoweringError(f"{op} has a lowering for complex numbers already")
+        arguments = schema_arguments(op)
+        _check_parameters(op, rule, arguments)
+        self._complex[op] = Lowering(op, rule, None, arguments)
+        self.version += 1
 
     def get(self, op: object) -> Lowering | None:
         """The lowering of an operator, if it has one."""
@@ -150,6 +164,21 @@ def lowers(
                 adapt(op, rule) if isinstance(op, OpOverload) and is_onnxscript(function) else rule
             )
             registry.register(op, own, supports, replace=replace, numbers=numbers)
+        return function
+
+    return register
+
+
+def lowers_complex(*ops: OpOverload) -> Callable[[F], F]:
+    """Register a function as the lowering of overloads whose tensors are complex.
+
+    As with `lowers`, but complex tensors come and go as `Complex`, two real values.
+    """
+
+    def register(function: F) -> F:
+        rule: Any = function
+        for op in ops:
+            registry.register_complex(op, rule)
         return function
 
     return register

@@ -18,7 +18,7 @@ from . import dtypes
 from .attributes import AttrValue
 from .builder import MS_DOMAIN, Builder
 from .dims import Dim, Dims, dims_of, is_static, numel
-from .value import Declined, Value
+from .value import Complex, Declined, Value
 
 Scalar: TypeAlias = int | float | bool | sympy.Expr
 Operand: TypeAlias = Value | Scalar
@@ -119,6 +119,23 @@ class Rule:
         It gets a value for each parameter, and may read every value around it.
         """
         return self.builder.body([(dtypes.TO_ONNX[t], dims) for t, dims in parameters], make)
+
+    def stack(self, value: Complex) -> Value:
+        """[*A] complex -> [*A, 2] of real and imaginary parts."""
+        if value.pairs is not None:
+            return value.pairs
+        dims = value.known_dims
+        parts = [self.unsqueeze(part, len(dims)) for part in (value.re, value.im)]
+        pairs: Value = self.op.Concat(*parts, axis=-1)
+        pairs.dims = (*dims, 2)
+        return pairs
+
+    def unstack(self, pairs: Value) -> Complex:
+        """[*A, 2] of real and imaginary parts -> [*A] complex."""
+        dims = pairs.known_dims[:-1]
+        re, im = (self.op.Gather(pairs, self.const(i, torch.int64), axis=len(dims)) for i in (0, 1))
+        re.dims = im.dims = dims
+        return Complex(re, im, pairs)
 
     def enter(self, node: torch.fx.Node) -> None:
         """Turn to the next node."""

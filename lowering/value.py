@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import onnx_ir as ir
 
 from ..runtime.errors import LoweringError, Reason
@@ -55,3 +57,25 @@ class Value(ir.Value):
     def rank(self) -> int:
         """The number of dimensions."""
         return len(self.known_dims)
+
+
+@dataclass(frozen=True, slots=True)
+class Complex:
+    """A complex tensor: two real values of its dims.
+
+    `pairs` is the same as one real value [*dims, 2], where there is one.
+    """
+
+    re: Value
+    im: Value
+    pairs: Value | None = None
+
+    @property
+    def known_dims(self) -> Dims:
+        """The dims, where a rule relies on them."""
+        return self.re.known_dims
+
+    @property
+    def rank(self) -> int:
+        """The number of dimensions."""
+        return self.re.rank

@@ -10,7 +10,7 @@ import torch
 import torch.fx
 
 from ..runtime.errors import Reason, ReasonKind
-from .dtypes import TO_ONNX
+from .dtypes import REAL, TO_ONNX
 from .region import inner_graph, is_symbolic
 from .registry import Registry
 from .torch_private import HigherOrderOperator, OpOverload
@@ -29,20 +29,31 @@ def verdict(
         )
     if eager_ops and not eager_ops.isdisjoint(_names(target)):
         return Reason(ReasonKind.OPTION, f"{target} is listed in eager_ops")
-    lowering = registry.get(target)
+    tensors = list(_tensors((node, *node.all_input_nodes)))
+    is_complex = any(t.dtype in REAL for t in tensors)
+    lowering = registry.get_complex(target) if is_complex else registry.get(target)
+    if lowering is None and is_complex:
+        return Reason(ReasonKind.NO_RULE, f"{target} has no lowering for complex numbers")
     if lowering is None:
         return _no_rule(target)
-    for value in _tensors((node, *node.all_input_nodes)):
-        reason = unsupported_tensor(value, device_type)
-        if reason is not None:
-            return reason
+    reason = next(filter(None, (unsupported_tensor(t, device_type) for t in tensors)), None)
+    reason = reason or _in_graphs(node, registry, eager_ops, device_type)
+    if reason is not None or lowering.supports is None:
+        return reason
+    return lowering.supports(node)
+
+
+def _in_graphs(
+    node: torch.fx.Node, registry: Registry, eager_ops: frozenset[str], device_type: str
+) -> Reason | None:
+    """What stands in the way within the graphs that an operator takes as functions."""
     for graph in filter(None, map(inner_graph, node.all_input_nodes)):
         for inner in graph.graph.nodes:
             if inner.op == "call_function" and not is_symbolic(inner):
                 reason = verdict(inner, registry, eager_ops, device_type)
                 if reason is not None:
                     return in_graph(inner, reason)
-    return lowering.supports(node) if lowering.supports is not None else None
+    return None
 
 
 def in_graph(node: torch.fx.Node, reason: Reason) -> Reason:
@@ -70,12 +81,12 @@ def _no_rule(target: OpOverload | HigherOrderOperator) -> Reason:
 
 def unsupported_tensor(value: torch.Tensor, device_type: str) -> Reason | None:
     """Why ONNX Runtime cannot hold this tensor, if it cannot."""
-    if value.dtype not in TO_ONNX:
+    if value.dtype not in TO_ONNX and value.dtype not in REAL:
         return Reason(ReasonKind.DTYPE, f"{value.dtype} has no ONNX element type we compute with")
     if value.layout is not torch.strided:
         return Reason(ReasonKind.LAYOUT, f"a tensor of layout {value.layout}")
-    if value.is_neg() or value.is_conj():
-        return Reason(ReasonKind.LAYOUT, "a tensor with a lazy negative or conjugate bit")
+    if value.is_neg():
+        return Reason(ReasonKind.LAYOUT, "a tensor with a lazy negative bit")
     if value.device.type != device_type:
         return Reason(
             ReasonKind.DEVICE,

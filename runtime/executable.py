@@ -193,6 +193,8 @@ class Executable:
         self, outputs: list[torch.Tensor], index: int, layout: OutputLayout
     ) -> torch.Tensor:
         output = outputs[index]
+        if layout.is_complex:
+            output = torch.view_as_complex(output)
         if layout.permute is not None:
             output = output.permute(layout.permute)
         if layout.expanded:

@@ -27,13 +27,15 @@ class OutputLayout:
     The program writes the output in memory order; `permute` (dims) views it in torch's order.
     Other strides need one copy of the values. `expanded` are dims along which the result repeats
     (stride 0). `restride` holds exact (shape, strides) of anything else; where they depend on sizes
-    known at run time, `strides_in` is the position of a further output that computes the strides.
+    known at run time, `strides_in` is the position of a further output that computes the strides. A
+    complex tensor comes as pairs of reals, in a last dimension that none of these count.
     """
 
     permute: tuple[int, ...] | None = None
     expanded: tuple[int, ...] = ()
     restride: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     strides_in: int | None = None
+    is_complex: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,8 +70,10 @@ def ort_value(tensor: torch.Tensor) -> ort.OrtValue:
 
 
 def as_input(value: torch.Tensor | int) -> torch.Tensor:
-    """A size as an int64 [1] tensor; a tensor as it is."""
-    return torch.tensor([value]) if isinstance(value, int) else value
+    """A size as an int64 [1] tensor; complex numbers as pairs of reals; others as they are."""
+    if isinstance(value, int):
+        return torch.tensor([value])
+    return torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
 
 
 def repeat_in_place(tensor: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:

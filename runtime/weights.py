@@ -78,8 +78,12 @@ class _Sample:
 
 
 def freezable(weight: torch.Tensor) -> bool:
-    """Can changes of this tensor be noticed? Inference tensors count no versions."""
-    return not weight.is_inference() and weight.device.type == "cpu"
+    """Can changes of this tensor be noticed? Inference tensors count no versions.
+
+    A complex one would be frozen as what it is not, pairs of reals.
+    """
+    plain = not weight.is_inference() and not weight.is_complex()
+    return plain and weight.device.type == "cpu"
 
 
 def probe_addresses(weight: torch.Tensor) -> tuple[int, np.ndarray[Any, Any]]:

@@ -20,6 +20,7 @@ from dynamo_onnx.runtime.errors import Reason
 from dynamo_onnx.runtime.kernels import kernel_table
 from dynamo_onnx.runtime.program import Program
 from dynamo_onnx.runtime.session import open_session, session_options
+from dynamo_onnx.runtime.tensors import as_input
 
 OPSETS = (23, 26)
 CPU = ("CPUExecutionProvider",)
@@ -97,7 +98,7 @@ def run(program: Program, args: tuple[Any, ...]) -> list[torch.Tensor]:
     feeds = {}
     tensors = [a for a in _flatten(args) if isinstance(a, (torch.Tensor, int))]
     for spec, value in zip(program.inputs, tensors, strict=True):
-        tensor = torch.tensor([value]) if isinstance(value, int) else value.detach().contiguous()
+        tensor = as_input(value if isinstance(value, int) else value.detach()).contiguous()
         feeds[spec.name] = ort.OrtValue(
             ort.capi._pybind_state.OrtValue.from_dlpack(torch._C._to_dlpack(tensor))
         )
@@ -105,6 +106,7 @@ def run(program: Program, args: tuple[Any, ...]) -> list[torch.Tensor]:
     outputs = []
     for result, layout in zip(results, program.layouts, strict=False):  # strides may follow
         tensor = torch._C._from_dlpack(result._ortvalue.to_dlpack())
+        tensor = torch.view_as_complex(tensor) if layout.is_complex else tensor
         outputs.append(tensor.permute(layout.permute) if layout.permute else tensor)
     return outputs
 
@@ -143,6 +145,8 @@ _TOLERANCE = {
     torch.float64: 1e-10,
     torch.float16: 1e-3,
     torch.bfloat16: 8e-3,
+    torch.complex64: 1e-5,
+    torch.complex128: 1e-10,
 }
 
 
