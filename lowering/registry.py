@@ -21,12 +21,13 @@ F = TypeVar("F", bound=Callable[..., object])
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One argument of an ATen schema; `required` ones have no default."""
+    """One argument of an ATen schema; `required` ones have no default, `number`s are Scalars."""
 
     name: str
     required: bool
     default: object
     kwarg_only: bool
+    number: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,7 @@ def schema_arguments(op: OpOverload) -> tuple[Argument, ...]:
             not a.has_default_value(),
             a.default_value if a.has_default_value() else None,
             a.kwarg_only,
+            a.type.kind() == "NumberType",
         )
         for a in op._schema.arguments
     )

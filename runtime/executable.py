@@ -112,10 +112,10 @@ class Executable:
         self._output_names = [o.name for o in program.outputs]
         self._output_devices = [CPU_DEVICE] * len(program.outputs)
         self._run_options = ort.RunOptions()
-        self._sized_at_run_time = [
+        self._maybe_empty = [
             i
             for i, spec in enumerate(program.outputs)
-            if not all(type(d) is int for d in spec.shape)
+            if not all(type(d) is int and d > 0 for d in spec.shape)
         ]
         self._layouts = [
             (i, layout) for i, layout in enumerate(program.layouts) if layout != OutputLayout()
@@ -167,7 +167,7 @@ class Executable:
         except ORT_ERRORS as error:
             return self._failed_run(error, args)
         outputs: list[torch.Tensor] = results.to_dlpacks(from_dlpack)
-        for index in self._sized_at_run_time:
+        for index in self._maybe_empty:
             # Without elements, DLPack has strides of 0, torch those of a full tensor.
             if outputs[index].numel() == 0:
                 outputs[index] = outputs[index].new_empty(outputs[index].shape)

@@ -90,13 +90,17 @@ def nextafter(cx: Rule, self: Value, other: Value) -> Value:
 def hypot(cx: Rule, self: Operand, other: Operand) -> Value:
     """self [*A], other [*B] -> sqrt(self ** 2 + other ** 2) [*broadcast], without overflow.
 
-    Up to float32 the squares are taken in float64. An infinity wins over NaN, as in C.
+    Up to float32 the squares are taken in float64, whose own are of parts of the larger number. An
+    infinity wins over NaN, as in C.
     """
-    dtype = cx.out.dtype
-    if dtype is torch.float64:
-        cx.decline("a float64 hypot: its squares overflow, and there is no wider type")
     a, b = (cx.cast(v, torch.float64) for v in cx.promote(self, other))
-    root = cx.op.Sqrt(cx.op.Add(cx.op.Mul(a, a), cx.op.Mul(b, b)))
+    if cx.out.dtype is torch.float64:
+        one, zero = (cx.scalar(n, torch.float64) for n in (1, 0))
+        high, low = (op(cx.op.Abs(a), cx.op.Abs(b)) for op in (cx.op.Max, cx.op.Min))
+        part = cx.op.Where(cx.op.Equal(high, zero), zero, cx.op.Div(low, high))
+        root = cx.op.Mul(high, cx.op.Sqrt(cx.op.Add(one, cx.op.Mul(part, part))))
+    else:
+        root = cx.op.Sqrt(cx.op.Add(cx.op.Mul(a, a), cx.op.Mul(b, b)))
     infinite = cx.op.Or(cx.op.IsInf(a), cx.op.IsInf(b))
     return narrow(cx, cx.op.Where(infinite, cx.scalar(math.inf, torch.float64), root))
 

@@ -7,19 +7,22 @@ Ref: c10/util/complex.h, aten/src/ATen/cpu/vec/vec256/vec256_complex_float.h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import sympy
 import torch
 
 from ..dtypes import REAL
 from ..registry import lowers_complex, registry
 from ..rule import Meta, Rule
 from ..value import Complex, Value
+from .binary_math import atan2, hypot
 
 aten = torch.ops.aten
 
-Number: TypeAlias = Value | Complex | float | complex
+Number: TypeAlias = Value | Complex | complex | sympy.Expr
 
 
 # -------------------------------------------------------------------- part by part
@@ -29,35 +32,72 @@ STRUCTURAL = (
     aten.t.default, aten.transpose.int, aten.expand.default, aten.unsqueeze.default,
     aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.select.int, aten.slice.Tensor,
     aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int, aten.diagonal.default,
-    aten.unfold.default, aten.repeat.default, aten.roll.default, aten.flip.default,
-    aten.index_select.default, aten.gather.default, aten.index.Tensor, aten.tril.default,
-    aten.triu.default, aten.cat.default, aten.stack.default, aten.neg.default, aten.sum.default,
-    aten.sum.dim_IntList, aten.mean.default, aten.mean.dim, aten.zeros_like.default,
-    aten.where.self, aten.copy.default, aten.slice_scatter.default, aten.select_scatter.default,
+    aten.diagonal_copy.default, aten.diag_embed.default,
+    aten.unfold.default, aten.as_strided.default, aten.repeat.default, aten.roll.default,
+    aten.flip.default, aten.rot90.default, aten.tril.default, aten.triu.default,
+    aten.cat.default, aten.stack.default, aten.block_diag.default,
+    aten.index_select.default, aten.gather.default, aten.index.Tensor,
+    aten.index_put.default, aten._unsafe_index_put.default, aten.index_add.default,
+    aten.scatter.src, aten.scatter.value, aten.scatter_add.default, aten.masked_scatter.default,
+    aten.slice_scatter.default, aten.select_scatter.default, aten.diagonal_scatter.default,
+    aten.as_strided_scatter.default, aten.where.self, aten.masked_fill.Scalar,
+    aten.masked_fill.Tensor, aten.copy.default,
+    aten.constant_pad_nd.default, aten.reflection_pad1d.default, aten.reflection_pad2d.default,
+    aten.replication_pad1d.default, aten.replication_pad2d.default,
+    aten.full.default, aten.full_like.default, aten.new_full.default, aten.fill.Scalar,
+    aten.fill.Tensor, aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default,
+    aten.zero.default, aten.empty.memory_format, aten.empty_like.default,
+    aten.empty_strided.default, aten.new_empty.default, aten.scalar_tensor.default,
+    aten.neg.default, aten.sum.default, aten.sum.dim_IntList, aten.mean.default, aten.mean.dim,
+    aten.cumsum.default,
 )  # fmt: skip
 
 
 @lowers_complex(*STRUCTURAL)
 def structural(cx: Rule, *args: Any) -> Any:  # noqa: ANN401 - as the real rule
     """Operators that do to the imaginary parts what they do to the real ones."""
-    return by_parts(cx, args)
-
-
-def by_parts(cx: Rule, args: Sequence[Any]) -> Any:  # noqa: ANN401 - as the real rule
-    """The node's real rule on the real parts, and on the imaginary parts."""
     lowering = registry.get(cx.node.target)
     assert lowering is not None
-    outs = cx.outs
-    cx.outs = tuple(Meta(REAL.get(m.dtype, m.dtype), m.dims) for m in outs)
-    try:
-        re, im = (lowering.rule(cx, *(_part(cx, a, which) for a in args)) for which in (0, 1))
-    finally:
-        cx.outs = outs
+    assert lowering.arguments is not None
+    described = list(zip(args, lowering.arguments, strict=True))
+    if any(a.name == "alpha" and arg != 1 for arg, a in described):
+        cx.decline("a factor of complex numbers")
+    parts = [
+        [
+            _filled_in(arg, which) if a.number and a.name != "alpha" else _part(cx, arg, which)
+            for arg, a in described
+        ]
+        for which in (0, 1)
+    ]
+    returns_complex = cx.out.dtype in REAL
+    with _in_reals(cx):
+        re = lowering.rule(cx, *parts[0])
+        if not returns_complex:
+            return re
+        im = lowering.rule(cx, *parts[1])
     if isinstance(re, Value):
         assert isinstance(im, Value)
         return Complex(re, im)
     assert not isinstance(im, Value)
     return [None if p is None or q is None else Complex(p, q) for p, q in zip(re, im, strict=True)]
+
+
+def _filled_in(number: complex | sympy.Expr, which: int) -> float | sympy.Expr:
+    """The part of a number that elements are given."""
+    if isinstance(number, sympy.Expr):
+        return 0 if which else number
+    return complex(number).imag if which else complex(number).real
+
+
+@contextmanager
+def _in_reals(cx: Rule) -> Generator[None]:
+    """Within, the node returns the parts of what it returns."""
+    outs = cx.outs
+    cx.outs = tuple(Meta(REAL.get(m.dtype, m.dtype), m.dims) for m in outs)
+    try:
+        yield
+    finally:
+        cx.outs = outs
 
 
 def _part(cx: Rule, arg: Any, which: int) -> Any:  # noqa: ANN401 - any argument
@@ -144,6 +184,69 @@ def mul(cx: Rule, self: Number, other: Number) -> Complex:
     return _product(cx, _as_complex(cx, self), _as_complex(cx, other))
 
 
+@lowers_complex(aten.div.Tensor)
+def div(cx: Rule, self: Number, other: Number) -> Complex:
+    """self [*A], other [*B] -> the quotient [*broadcast]."""
+    return _quotient(cx, _as_complex(cx, self), _as_complex(cx, other))
+
+
+@lowers_complex(aten.reciprocal.default)
+def reciprocal(cx: Rule, self: Complex) -> Complex:
+    """self [*A] -> 1 / self [*A]."""
+    return _quotient(cx, _as_complex(cx, 1), self)
+
+
+@lowers_complex(aten.pow.Tensor_Scalar)
+def pow_scalar(cx: Rule, self: Complex, exponent: complex) -> Complex:
+    """self [*A] -> its square, or its reciprocal; ATen takes logarithms for other exponents."""
+    if exponent not in (2, -1):
+        cx.decline(f"a complex number to the power of {exponent}")
+    return _product(cx, self, self) if exponent == 2 else reciprocal(cx, self)
+
+
+@lowers_complex(aten.abs.default)
+def absolute(cx: Rule, self: Complex) -> Value:
+    """self [*A] -> its distance from 0 [*A], real."""
+    return hypot(cx, self.re, self.im)
+
+
+@lowers_complex(aten.angle.default)
+def angle(cx: Rule, self: Complex) -> Value:
+    """self [*A] -> its angle in -pi..pi [*A], real."""
+    return atan2(cx, self.im, self.re)
+
+
+@lowers_complex(aten.sgn.default, aten.sign.default)
+def sgn(cx: Rule, self: Complex) -> Complex:
+    """self [*A] -> of the same angle, at a distance of 1 [*A]; 0 of 0."""
+    with _in_reals(cx):
+        size = hypot(cx, self.re, self.im)
+    zero = cx.scalar(0, cx.dtype(size))
+    at_zero = cx.op.Equal(size, zero)
+    re, im = (cx.op.Where(at_zero, zero, cx.op.Div(part, size)) for part in (self.re, self.im))
+    return Complex(re, im)
+
+
+@lowers_complex(aten.exp.default)
+def exp(cx: Rule, self: Complex) -> Complex:
+    """self [*A] -> e ** self [*A]."""
+    size = cx.op.Exp(self.re)
+    return Complex(cx.op.Mul(size, cx.op.Cos(self.im)), cx.op.Mul(size, cx.op.Sin(self.im)))
+
+
+@lowers_complex(aten.log.default)
+def log(cx: Rule, self: Complex) -> Complex:
+    """self [*A] -> its logarithm [*A], whose imaginary part is its angle."""
+    with _in_reals(cx):
+        return Complex(cx.op.Log(hypot(cx, self.re, self.im)), atan2(cx, self.im, self.re))
+
+
+@lowers_complex(aten.isnan.default)
+def isnan(cx: Rule, self: Complex) -> Value:
+    """self [*A] -> bool [*A]: is one of the parts NaN?"""
+    return cx.op.Or(cx.op.IsNaN(self.re), cx.op.IsNaN(self.im))
+
+
 @lowers_complex(aten.eq.Tensor, aten.ne.Tensor)
 def equal(cx: Rule, self: Value | Complex, other: Value | Complex) -> Value:
     """self [*A], other [*B] -> bool [*broadcast]."""
@@ -155,7 +258,55 @@ def equal(cx: Rule, self: Value | Complex, other: Value | Complex) -> Value:
 
 @lowers_complex(aten.mm.default, aten.bmm.default)
 def matmul(cx: Rule, self: Complex, mat2: Complex) -> Complex:
-    """self [..., M, K], mat2 [..., K, N] -> [..., M, N], by four real products."""
+    """self [..., M, K], mat2 [..., K, N] -> [..., M, N]."""
+    return _matrix_product(cx, self, mat2)
+
+
+@lowers_complex(aten.mv.default)
+def mv(cx: Rule, self: Complex, vec: Complex) -> Complex:
+    """self [M, K], vec [K] -> [M]."""
+    return _matrix_product(cx, self, vec)
+
+
+@lowers_complex(aten.dot.default)
+def dot(cx: Rule, self: Complex, tensor: Complex) -> Complex:
+    """self [K], tensor [K] -> []."""
+    return _matrix_product(cx, self, tensor)
+
+
+@lowers_complex(aten.vdot.default)
+def vdot(cx: Rule, self: Complex, other: Complex) -> Complex:
+    """self [K], other [K] -> [], of the conjugate of self."""
+    return _matrix_product(cx, conj(cx, self), other)
+
+
+@lowers_complex(aten.addmm.default)
+def addmm(
+    cx: Rule, self: Complex, mat1: Complex, mat2: Complex, beta: complex, alpha: complex
+) -> Complex:
+    """self [M, N], mat1 [M, K], mat2 [K, N] -> beta self + alpha mat1 mat2 [M, N]."""
+    return _added(cx, self, _matrix_product(cx, mat1, mat2), beta, alpha)
+
+
+@lowers_complex(aten.baddbmm.default)
+def baddbmm(
+    cx: Rule, self: Complex, batch1: Complex, batch2: Complex, beta: complex, alpha: complex
+) -> Complex:
+    """self [B, M, N], batch1 [B, M, K], batch2 [B, K, N] -> beta self + alpha batch1 batch2."""
+    return _added(cx, self, _matrix_product(cx, batch1, batch2), beta, alpha)
+
+
+def _added(cx: Rule, a: Complex, b: Complex, beta: complex, alpha: complex) -> Complex:
+    """beta a + alpha b; what a holds does not matter where beta is 0."""
+    scaled = _product(cx, _as_complex(cx, alpha), b)
+    if beta == 0:
+        return scaled
+    rest = _product(cx, _as_complex(cx, beta), a)
+    return Complex(cx.op.Add(rest.re, scaled.re), cx.op.Add(rest.im, scaled.im))
+
+
+def _matrix_product(cx: Rule, self: Complex, mat2: Complex) -> Complex:
+    """By four real products."""
     dims = cx.out.dims
 
     def times(a: Value, b: Value) -> Value:
@@ -172,6 +323,21 @@ def _product(cx: Rule, a: Complex, b: Complex) -> Complex:
     return Complex(re, cx.op.Add(cx.op.Mul(a.re, b.im), cx.op.Mul(a.im, b.re)))
 
 
+def _quotient(cx: Rule, a: Complex, b: Complex) -> Complex:
+    """a / b, where squares do not overflow: in float64, or with b brought near 1."""
+    dtype = cx.dtype(b.re)
+    if dtype is torch.float64:
+        high = cx.op.Max(cx.op.Abs(b.re), cx.op.Abs(b.im))
+        a, b = (Complex(cx.op.Div(v.re, high), cx.op.Div(v.im, high)) for v in (a, b))
+    wide_a, wide_b = (
+        Complex(cx.cast(v.re, torch.float64), cx.cast(v.im, torch.float64)) for v in (a, b)
+    )
+    times = _product(cx, wide_a, Complex(wide_b.re, cx.op.Neg(wide_b.im)))
+    square = cx.op.Add(cx.op.Mul(wide_b.re, wide_b.re), cx.op.Mul(wide_b.im, wide_b.im))
+    re, im = (cx.cast(cx.op.Div(part, square), dtype) for part in (times.re, times.im))
+    return Complex(re, im)
+
+
 def _fakes(cx: Rule) -> list[torch.Tensor]:
     return [n.meta["val"] for n in cx.node.all_input_nodes]
 
@@ -183,5 +349,7 @@ def _as_complex(cx: Rule, number: Number, dtype: torch.dtype | None = None) -> C
         return Complex(cx.cast(number.re, real), cx.cast(number.im, real))
     if isinstance(number, Value):
         return Complex(cx.cast(number, real), cx.zeros(number.known_dims, real))
+    if isinstance(number, sympy.Expr):
+        return Complex(cx.scalar(number, real), cx.scalar(0, real))
     plain = complex(number)
     return Complex(cx.scalar(plain.real, real), cx.scalar(plain.imag, real))

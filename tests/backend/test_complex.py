@@ -22,6 +22,10 @@ def _rotary(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(turned).flatten(2)
 
 
+def _spectrum(x: torch.Tensor) -> torch.Tensor:
+    return torch.stft(x, 16, 4, window=torch.hann_window(16), return_complex=True).abs()
+
+
 def _z() -> torch.Tensor:
     return torch.randn(3, 4, dtype=torch.complex64)
 
@@ -42,6 +46,8 @@ CASES: dict[str, tuple[Callable[..., torch.Tensor], Callable[[], tuple[torch.Ten
     "equal": (lambda z: z == z * 1, lambda: (_z(),)),
     "from real": (lambda r: r.to(torch.complex64) * 1j, lambda: (torch.randn(3, 4),)),
     "transposed input": (lambda z: z * 2, lambda: (_z().t(),)),
+    "empty": (lambda z: z[:0] * 2, lambda: (_z(),)),
+    "spectrum": (_spectrum, lambda: (torch.randn(64),)),
     "doubles": (lambda z: z * 2 - 1j, lambda: (_z().to(torch.complex128),)),
 }
 

@@ -106,7 +106,8 @@ def run(program: Program, args: tuple[Any, ...]) -> list[torch.Tensor]:
     outputs = []
     for result, layout in zip(results, program.layouts, strict=False):  # strides may follow
         tensor = torch._C._from_dlpack(result._ortvalue.to_dlpack())
-        tensor = torch.view_as_complex(tensor) if layout.is_complex else tensor
+        if layout.is_complex:  # DLPack has strides of 0 where there are no elements
+            tensor = torch.view_as_complex(tensor if tensor.numel() else torch.empty(tensor.shape))
         outputs.append(tensor.permute(layout.permute) if layout.permute else tensor)
     return outputs
 
