@@ -46,6 +46,7 @@ CASES: dict[str, tuple[Callable[..., torch.Tensor], Callable[[], tuple[torch.Ten
     "equal": (lambda z: z == z * 1, lambda: (_z(),)),
     "from real": (lambda r: r.to(torch.complex64) * 1j, lambda: (torch.randn(3, 4),)),
     "transposed input": (lambda z: z * 2, lambda: (_z().t(),)),
+    "views of the input": (lambda z: z.transpose(0, 1).chunk(2)[0], lambda: (_z(),)),
     "empty": (lambda z: z[:0] * 2, lambda: (_z(),)),
     "spectrum": (_spectrum, lambda: (torch.randn(64),)),
     "doubles": (lambda z: z * 2 - 1j, lambda: (_z().to(torch.complex128),)),
