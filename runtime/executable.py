@@ -194,7 +194,7 @@ class Executable:
     ) -> torch.Tensor:
         output = outputs[index]
         if layout.is_complex:
-            # By `.data` it is a view of nothing: AOTAutograd would make the view again, of an input.
+            # By `.data` a view of nothing: AOTAutograd would make the view again, of an input.
             output = torch.view_as_complex(output).data
         if layout.permute is not None:
             output = output.permute(layout.permute)

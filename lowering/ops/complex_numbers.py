@@ -15,8 +15,9 @@ import sympy
 import torch
 
 from ..dtypes import REAL
-from ..registry import lowers_complex, registry
+from ..registry import lowers_complex, registry, schema_arguments
 from ..rule import Meta, Rule
+from ..torch_private import OpOverload
 from ..value import Complex, Value
 from .binary_math import atan2, hypot
 
@@ -27,37 +28,43 @@ Number: TypeAlias = Value | Complex | complex | sympy.Expr
 
 # -------------------------------------------------------------------- part by part
 STRUCTURAL = (
-    aten.alias.default, aten.clone.default, aten.detach.default, aten.lift_fresh_copy.default,
-    aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.permute.default,
-    aten.t.default, aten.transpose.int, aten.expand.default, aten.unsqueeze.default,
-    aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.select.int, aten.slice.Tensor,
-    aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int, aten.diagonal.default,
-    aten.diagonal_copy.default, aten.diag_embed.default,
-    aten.unfold.default, aten.as_strided.default, aten.repeat.default, aten.roll.default,
-    aten.flip.default, aten.rot90.default, aten.tril.default, aten.triu.default,
-    aten.cat.default, aten.stack.default, aten.block_diag.default,
-    aten.index_select.default, aten.gather.default, aten.index.Tensor,
-    aten.index_put.default, aten._unsafe_index_put.default, aten.index_add.default,
-    aten.scatter.src, aten.scatter.value, aten.scatter_add.default, aten.masked_scatter.default,
-    aten.slice_scatter.default, aten.select_scatter.default, aten.diagonal_scatter.default,
-    aten.as_strided_scatter.default, aten.where.self, aten.masked_fill.Scalar,
-    aten.masked_fill.Tensor, aten.copy.default,
-    aten.constant_pad_nd.default, aten.reflection_pad1d.default, aten.reflection_pad2d.default,
-    aten.replication_pad1d.default, aten.replication_pad2d.default,
-    aten.full.default, aten.full_like.default, aten.new_full.default, aten.fill.Scalar,
-    aten.fill.Tensor, aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default,
-    aten.zero.default, aten.empty.memory_format, aten.empty_like.default,
-    aten.empty_strided.default, aten.new_empty.default, aten.scalar_tensor.default,
-    aten.neg.default, aten.sum.default, aten.sum.dim_IntList, aten.mean.default, aten.mean.dim,
-    aten.cumsum.default,
+    aten.alias, aten.clone, aten.detach, aten.lift_fresh_copy, aten.copy, aten.view,
+    aten._unsafe_view, aten.reshape, aten._reshape_alias, aten.permute, aten.t, aten.transpose,
+    aten.expand, aten.unsqueeze, aten.squeeze, aten.select, aten.slice, aten.narrow, aten.split,
+    aten.split_with_sizes, aten.unsafe_split, aten.unsafe_split_with_sizes, aten.unbind,
+    aten.diagonal, aten.diag_embed, aten.unfold, aten.as_strided, aten.repeat, aten.roll,
+    aten.flip, aten.rot90, aten.tril, aten.triu, aten.cat, aten.stack, aten.block_diag,
+    aten.index_select, aten.gather, aten.index, aten._unsafe_index, aten.take,
+    aten.masked_select, aten.index_put, aten._unsafe_index_put, aten.index_add, aten.index_copy,
+    aten.put, aten.scatter, aten.scatter_add, aten.masked_scatter, aten.slice_scatter,
+    aten.select_scatter, aten.diagonal_scatter, aten.as_strided_scatter, aten.where,
+    aten.masked_fill, aten.constant_pad_nd, aten.reflection_pad1d, aten.reflection_pad2d,
+    aten.reflection_pad3d, aten.replication_pad1d, aten.replication_pad2d,
+    aten.replication_pad3d, aten.full, aten.full_like, aten.new_full, aten.fill, aten.zeros,
+    aten.zeros_like, aten.new_zeros, aten.zero, aten.ones, aten.eye, aten.empty, aten.empty_like,
+    aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten.scalar_tensor, aten.neg,
+    aten.sum, aten.mean, aten.cumsum,
 )  # fmt: skip
 
 
-@lowers_complex(*STRUCTURAL)
+def _overloads() -> list[OpOverload]:
+    """Those of STRUCTURAL, and theirs that return copies; not those that also multiply."""
+    copies = (getattr(aten, f"{packet.__name__}_copy", None) for packet in STRUCTURAL)
+    every = (
+        getattr(packet, name)
+        for packet in (*STRUCTURAL, *filter(None, copies))
+        for name in packet.overloads()
+    )
+    names = {op: {a.name for a in schema_arguments(op)} for op in every}
+    return [op for op in names if not op._schema.is_mutable and "reduce" not in names[op]]
+
+
+@lowers_complex(*_overloads())
 def structural(cx: Rule, *args: Any) -> Any:  # noqa: ANN401 - as the real rule
     """Operators that do to the imaginary parts what they do to the real ones."""
     lowering = registry.get(cx.node.target)
-    assert lowering is not None
+    if lowering is None:
+        cx.decline(f"{cx.node.target} has no ONNX lowering")
     assert lowering.arguments is not None
     described = list(zip(args, lowering.arguments, strict=True))
     if any(a.name == "alpha" and arg != 1 for arg, a in described):
@@ -152,21 +159,27 @@ def resolve(cx: Rule, self: Complex) -> Complex:
 def to_copy(cx: Rule, self: Value | Complex, *_: object) -> Value | Complex:
     """self [*A] -> [*A] in another dtype; to a real one the imaginary parts are dropped."""
     if cx.out.dtype not in REAL:
-        return cx.cast(_as_complex(cx, self).re, cx.out.dtype)
+        return cx.cast(self.re if isinstance(self, Complex) else self, cx.out.dtype)
     return _as_complex(cx, self)
 
 
 # -------------------------------------------------------------------- arithmetic
-@lowers_complex(aten.add.Tensor)
+@lowers_complex(aten.add.Tensor, aten.add.Scalar)
 def add(cx: Rule, self: Number, other: Number, alpha: complex) -> Complex:
     """self [*A], other [*B] -> self + alpha * other [*broadcast]."""
     return _summed(cx, cx.op.Add, self, other, alpha)
 
 
-@lowers_complex(aten.sub.Tensor)
+@lowers_complex(aten.sub.Tensor, aten.sub.Scalar)
 def sub(cx: Rule, self: Number, other: Number, alpha: complex) -> Complex:
     """self [*A], other [*B] -> self - alpha * other [*broadcast]."""
     return _summed(cx, cx.op.Sub, self, other, alpha)
+
+
+@lowers_complex(aten.rsub.Tensor, aten.rsub.Scalar)
+def rsub(cx: Rule, self: Number, other: Number, alpha: complex) -> Complex:
+    """self [*A], other [*B] -> other - alpha * self [*broadcast]."""
+    return _summed(cx, cx.op.Sub, other, self, alpha)
 
 
 def _summed(
@@ -178,13 +191,13 @@ def _summed(
     return Complex(op(a.re, b.re), op(a.im, b.im))
 
 
-@lowers_complex(aten.mul.Tensor)
+@lowers_complex(aten.mul.Tensor, aten.mul.Scalar)
 def mul(cx: Rule, self: Number, other: Number) -> Complex:
     """self [*A], other [*B] -> the product [*broadcast]."""
     return _product(cx, _as_complex(cx, self), _as_complex(cx, other))
 
 
-@lowers_complex(aten.div.Tensor)
+@lowers_complex(aten.div.Tensor, aten.div.Scalar)
 def div(cx: Rule, self: Number, other: Number) -> Complex:
     """self [*A], other [*B] -> the quotient [*broadcast]."""
     return _quotient(cx, _as_complex(cx, self), _as_complex(cx, other))
