@@ -41,7 +41,7 @@ STRUCTURAL = (
     aten.masked_fill, aten.constant_pad_nd, aten.reflection_pad1d, aten.reflection_pad2d,
     aten.reflection_pad3d, aten.replication_pad1d, aten.replication_pad2d,
     aten.replication_pad3d, aten.full, aten.full_like, aten.new_full, aten.fill, aten.zeros,
-    aten.zeros_like, aten.new_zeros, aten.zero, aten.ones, aten.eye, aten.empty, aten.empty_like,
+    aten.zeros_like, aten.new_zeros, aten.zero, aten.empty, aten.empty_like,
     aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten.scalar_tensor, aten.neg,
     aten.sum, aten.mean, aten.cumsum,
 )  # fmt: skip
@@ -87,6 +87,21 @@ def structural(cx: Rule, *args: Any) -> Any:  # noqa: ANN401 - as the real rule
         return Complex(re, im)
     assert not isinstance(im, Value)
     return [None if p is None or q is None else Complex(p, q) for p, q in zip(re, im, strict=True)]
+
+
+@lowers_complex(
+    aten.ones.default, aten.ones_like.default, aten.new_ones.default,
+    aten.eye.default, aten.eye.m,
+)  # fmt: skip
+def of_reals(cx: Rule, *args: object) -> Value | Complex:
+    """What is made of the real number 1."""
+    lowering = registry.get(cx.node.target)
+    assert lowering is not None
+    returns_complex = cx.out.dtype in REAL
+    with _in_reals(cx):
+        re = lowering.rule(cx, *args)
+        assert isinstance(re, Value)
+        return Complex(re, cx.zeros(cx.out.dims, cx.out.dtype)) if returns_complex else re
 
 
 def _filled_in(number: complex | sympy.Expr, which: int) -> float | sympy.Expr:

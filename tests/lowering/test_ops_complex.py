@@ -49,6 +49,7 @@ CASES = [
     Case("full", lambda z: torch.full((2, 3), 1 - 2j) + z[0, 0], (Z,)),
     Case("full_like in reals", lambda z: torch.full_like(z, 2, dtype=torch.float32), (Z,)),
     Case("full_like of reals", lambda x: torch.full_like(x, 2j, dtype=torch.complex64), (X,)),
+    Case("ones", lambda z: torch.ones_like(z) + torch.eye(3, 4, dtype=z.dtype), (Z,)),
     Case("pad", lambda z: torch.nn.functional.pad(z, (1, 2), value=3), (Z,)),
     Case("where", lambda z, x: torch.where(x > 0, z, x), (Z, X)),
     Case("masked fill", lambda z, m: z.masked_fill(m, 1j), (Z, MASK)),
