@@ -84,7 +84,9 @@ def mark_trailing_view(node: torch.fx.Node) -> None:
 
 
 def _is_check(node: torch.fx.Node) -> bool:
-    """Does it only check a number known at run time? It computes nothing that ONNX could."""
+    """Does it only check numbers known at run time? It computes nothing that ONNX could."""
+    if node.target is torch.ops.higher_order.with_effects:
+        return node.args[1] is torch.ops.aten._linalg_check_errors.default  # noqa: SLF001
     return node.target is torch.ops.aten._assert_scalar.default  # noqa: SLF001 - its name
 
 

@@ -35,6 +35,7 @@ class Lowering:
     """A registered rule. `supports` reads metadata only and says why not, or None.
 
     `numbers` are the arguments that ONNX has as attributes: they cannot be computed from sizes.
+    With a tensor of more than `largest` elements the operator stays in eager.
     """
 
     op: Operator
@@ -42,6 +43,7 @@ class Lowering:
     supports: Supports | None
     arguments: tuple[Argument, ...] | None  # None for an operator without a schema
     numbers: frozenset[str] = frozenset()
+    largest: int | None = None
 
 
 class Registry:
@@ -108,6 +110,7 @@ class Registry:
         *,
         replace: bool = False,
         numbers: Iterable[str] = (),
+        largest: int | None = None,
     ) -> None:
         """Add a rule; a second one for the same operator must say `replace`."""
         if not isinstance(op, (OpOverload, HigherOrderOperator)):
@@ -123,7 +126,7 @@ class Registry:
         if isinstance(op, OpOverload):
             arguments = schema_arguments(op)
             _check_parameters(op, rule, arguments)
-        self._lowerings[op] = Lowering(op, rule, supports, arguments, frozenset(numbers))
+        self._lowerings[op] = Lowering(op, rule, supports, arguments, frozenset(numbers), largest)
         self.version += 1
 
     def unregister(self, op: Operator) -> None:
@@ -140,6 +143,7 @@ def lowers(
     supports: Supports | None = None,
     replace: bool = False,
     numbers: Iterable[str] = (),
+    largest: int | None = None,
 ) -> Callable[[F], F]:
     """Register a function as the lowering of one or more overloads.
 
@@ -151,6 +155,9 @@ def lowers(
 
     `numbers` names arguments that the rule can only take as numbers, since ONNX has them as
     attributes: where one is computed from sizes, the program is compiled for its value.
+
+    `largest` is for what ONNX can only do step by step: with a tensor of more elements the operator
+    stays in eager. A tensor whose size is known at run time gets a guard on which of the two it is.
 
     An operator that takes functions (`torch.ops.higher_order.cond`) has no schema: its rule gets
     the arguments as the graph has them, functions as GraphModules for `cx.inline`.
@@ -164,7 +171,7 @@ def lowers(
             own = (
                 adapt(op, rule) if isinstance(op, OpOverload) and is_onnxscript(function) else rule
             )
-            registry.register(op, own, supports, replace=replace, numbers=numbers)
+            registry.register(op, own, supports, replace=replace, numbers=numbers, largest=largest)
         return function
 
     return register

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import torch
 import torch.fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from ..runtime.errors import Reason, ReasonKind
 from .dtypes import REAL, TO_ONNX
 from .region import inner_graph, is_symbolic
-from .registry import Registry
+from .registry import Lowering, Registry
 from .torch_private import HigherOrderOperator, OpOverload
 
 
@@ -38,9 +39,24 @@ def verdict(
         return _no_rule(target)
     reason = next(filter(None, (unsupported_tensor(t, device_type) for t in tensors)), None)
     reason = reason or _in_graphs(node, registry, eager_ops, device_type)
+    reason = reason or _too_large(lowering, node)
     if reason is not None or lowering.supports is None:
         return reason
     return lowering.supports(node)
+
+
+def _too_large(lowering: Lowering, node: torch.fx.Node) -> Reason | None:
+    largest = lowering.largest
+    if largest is None:
+        return None
+    for tensor in _tensors(node.all_input_nodes):
+        if not statically_known_true(tensor.numel() <= largest):
+            return Reason(
+                ReasonKind.SEMANTICS,
+                f"{node.target} of more than {largest} elements: ONNX has only loops for it, which "
+                "take many times what eager takes",
+            )
+    return None
 
 
 def _in_graphs(

@@ -99,9 +99,9 @@ def group_norm(
     input: Value,
     weight: Value | None,
     bias: Value | None,
-    N: Dim,  # noqa: N803 - the schema's name
-    C: Dim,  # noqa: N803
-    HxW: Dim,  # noqa: N803
+    N: Dim,
+    C: Dim,
+    HxW: Dim,
     group: int,
     eps: float,
 ) -> tuple[Value, Value | None, Value | None]:

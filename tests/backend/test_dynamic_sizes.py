@@ -273,3 +273,29 @@ def test_a_number_that_onnx_has_as_an_attribute_is_guarded_on(fn: Fn) -> None:
         x = torch.randn(2, 3, size, size)
         same(ours(x, n), fn(x, n))
     assert graphs(ours) == 2
+
+
+def test_a_matrix_too_large_for_a_loop_compiles_again_for_eager() -> None:
+    def inverse(a: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.inv_ex(a * 2)[0] + 1
+
+    compiled = torch.compile(inverse, backend="onnx", dynamic=True)
+    small, large = torch.eye(4) + 0.1, torch.eye(40) + 0.1
+    torch.testing.assert_close(compiled(small), inverse(small))
+    assert not dynamo_onnx.report(compiled).fallbacks
+    torch.testing.assert_close(compiled(large), inverse(large))
+    assert {f.op for f in dynamo_onnx.report(compiled).fallbacks} >= {"aten.linalg_inv_ex.default"}
+    torch.testing.assert_close(compiled(torch.eye(5)), inverse(torch.eye(5)))
+    assert dynamo_onnx.report(compiled).graphs == 2
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [torch.linalg.lu_factor_ex, torch.linalg.inv_ex, torch.linalg.slogdet, torch.linalg.qr],
+    ids=lambda f: f.__name__,
+)
+def test_factorizations_of_symbolic_sizes_are_native(fn: Callable[..., Any]) -> None:
+    compiled = torch.compile(fn, backend="onnx", dynamic=True, options={"strict": True})
+    for n in (3, 5):
+        a = torch.randn(2, n, n, generator=torch.Generator().manual_seed(n))
+        torch.testing.assert_close(tuple(compiled(a)), tuple(fn(a)), rtol=1e-3, atol=1e-3)

@@ -204,3 +204,11 @@ def test_a_run_that_fails_is_a_session_error_under_strict() -> None:
         compiled(torch.tensor([1]))
         with pytest.raises(SessionError, match="failed while running"):
             compiled(torch.tensor([9]))
+
+
+def test_a_singular_matrix_raises_eagers_error_behind_a_native_inverse() -> None:
+    compiled = torch.compile(torch.linalg.inv, backend="onnx", options={"strict": True})
+    good, bad = torch.eye(3) * 2, torch.zeros(3, 3)
+    torch.testing.assert_close(compiled(good), torch.linalg.inv(good))
+    with pytest.raises(torch.linalg.LinAlgError, match="The diagonal element 1 is zero"):
+        compiled(bad)

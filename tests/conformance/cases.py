@@ -117,7 +117,7 @@ def _call(case: Case, function: Any, leaves: list[Any], spec: Any, op: Any) -> C
         outs = pytree.tree_leaves(expected)
         if not all(isinstance(o, torch.Tensor) for o in outs):
             return None
-        args += tuple(torch.empty_like(o) for o in outs)
+        args += tuple(torch.empty(o.shape, dtype=o.dtype) for o in outs)
     return Call(case, fn, args, len(args) - given, op.name not in UNDEFINED_VALUES)
 
 
