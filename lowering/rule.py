@@ -120,6 +120,35 @@ class Rule:
         """
         return self.builder.body([(dtypes.TO_ONNX[t], dims) for t, dims in parameters], make)
 
+    def loop(
+        self,
+        count: Dim | Value,
+        states: Sequence[Value],
+        step: Callable[..., Sequence[Value]],
+        rows: Sequence[tuple[torch.dtype, Dims]] = (),
+    ) -> list[Value]:
+        """The states after up to `count` steps, and what each step gives of `rows`, [steps, *dims].
+
+        step(i, going, *states) -> [going on?, *states, *rows]; i is int64 [].
+        Ref: https://onnx.ai/onnx/operators/onnx__Loop.html
+        """
+        kinds = [(self.dtype(s), s.known_dims) for s in states]
+        body = self.body([(torch.int64, ()), (torch.bool, ()), *kinds], step)
+        made = self.op.Loop(
+            self.as_value(count, torch.int64),
+            None,
+            *states,
+            outputs=len(kinds) + len(rows),
+            dtypes=[dtypes.TO_ONNX[t] for t, _ in (*kinds, *rows)],
+            body=body,
+        )
+        values: list[Value] = [made] if isinstance(made, Value) else list(made)
+        for value, (_, dims) in zip(values, kinds, strict=False):
+            value.dims = dims
+        for value, (_, dims) in zip(values[len(kinds) :], rows, strict=True):
+            value.dims = None if isinstance(count, Value) else (count, *dims)
+        return values
+
     def stack(self, value: Complex) -> Value:
         """[*A] complex -> [*A, 2] of real and imaginary parts."""
         if value.pairs is not None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
 import torch
 
 from ..dims import may_be_zero
 from ..registry import lowers
 from ..rule import Rule
 from ..value import Value
-from ._loop import Step
 
 aten = torch.ops.aten
 
@@ -45,40 +43,15 @@ def _gcd(cx: Rule, a: Value, b: Value) -> Value:
         return cx.zeros(dims, cx.out.dtype)
     if any(map(may_be_zero, dims)):
         cx.decline("divisors of a data-dependent number of elements, which may be none")
-    first, second = (cx.expand(cx.cast(cx.op.Abs(v), torch.int64), dims) for v in (a, b))
-    made = cx.op.Loop(
-        cx.scalar(MOST_STEPS, torch.int64),
-        cx.scalar(True, torch.bool),
-        first,
-        second,
-        outputs=2,
-        dtypes=[ir.DataType.INT64] * 2,
-        body=_body(cx),
-    )
-    found: Value = made[1]
-    found.dims = dims
-    return cx.cast(found, cx.out.dtype)
+    one, zero = (cx.scalar(n, torch.int64) for n in (1, 0))
 
+    def step(_i: Value, _going: Value, a: Value, b: Value) -> list[Value]:
+        done = cx.op.Equal(a, zero)
+        rest = cx.op.Mod(b, cx.op.Where(done, one, a), fmod=1)
+        following = cx.op.Where(done, zero, rest)
+        left = cx.op.ReduceMin(cx.cast(cx.op.Equal(following, zero), torch.int32), keepdims=0)
+        left.dims = ()
+        return [cx.op.Not(cx.cast(left, torch.bool)), following, cx.op.Where(done, b, a)]
 
-def _body(cx: Rule) -> ir.Graph:
-    """(step, condition, a, b) -> (condition, b mod a, a).
-
-    Ref: https://onnx.ai/onnx/operators/onnx__Loop.html
-    """
-    s = Step(f"{cx.node.name}.divisor", torch.int64)
-    boolean, dims = ir.DataType.BOOL, cx.out.dims
-    step, condition = s.value(ir.DataType.INT64, ()), s.value(boolean, ())
-    a, b = s.value(ir.DataType.INT64, dims), s.value(ir.DataType.INT64, dims)
-    zero, one = (s.number(n, ir.DataType.INT64) for n in (0, 1))
-    done = s.emit("Equal", a, zero, dtype=boolean)
-    rest = s.emit("Mod", b, s.emit("Where", done, one, a, dtype=ir.DataType.INT64), fmod=1)
-    following = s.emit("Where", done, zero, rest, dtype=ir.DataType.INT64)
-    kept = s.emit("Where", done, b, a, dtype=ir.DataType.INT64)
-    left = s.emit("Cast", s.emit("Equal", following, zero, dtype=boolean), dtype=ir.DataType.INT32)
-    every = s.emit("Cast", s.emit("ReduceMin", left, keepdims=0), dtype=boolean)
-    return ir.Graph(
-        [step, condition, a, b],
-        [s.emit("Not", every), following, kept],
-        nodes=s.nodes,
-        name=f"{cx.node.name}_step",
-    )
+    start = [cx.expand(cx.cast(cx.op.Abs(v), torch.int64), dims) for v in (a, b)]
+    return cx.cast(cx.loop(MOST_STEPS, start, step)[1], cx.out.dtype)

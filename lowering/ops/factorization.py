@@ -6,12 +6,9 @@ takes, so that only small matrices are worth staying in a region.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
 
 from ..dims import Dim, Dims
-from ..dtypes import TO_ONNX
 from ..registry import lowers
 from ..rule import Rule
 from ..value import Value
@@ -19,8 +16,6 @@ from ..value import Value
 aten = torch.ops.aten
 
 LARGEST = 1024  # elements: 16 matrices of 8 x 8 take 0.5 ms, eager 0.03
-
-Step = Callable[..., Sequence[Value]]
 
 
 # -------------------------------------------------------------------- LU
@@ -121,8 +116,8 @@ def _lu(cx: Rule, a: Value, count: Dim) -> tuple[Value, Value, Value]:
         best = cx.cast(cx.op.Add(best, cx.scalar(1, torch.int64)), torch.int32)
         return [keep, a, cx.op.Where(first, number, info), cx.reshape(best, tuple(batch))]
 
-    lu, info, pivots = _loop(
-        cx, count, [a, cx.zeros(one, torch.int32)], step, [(torch.int32, tuple(batch))]
+    lu, info, pivots = cx.loop(
+        count, [a, cx.zeros(one, torch.int32)], step, [(torch.int32, tuple(batch))]
     )
     pivots = cx.transpose(pivots, [*range(1, len(batch) + 1), 0])
     return lu, pivots, cx.reshape(info, tuple(batch))
@@ -146,7 +141,7 @@ def _order(cx: Rule, pivots: Value, rows: Dim) -> Value:
         order = cx.op.Where(cx.op.Equal(places, target), moved, order)
         return [keep, cx.op.Where(cx.op.Equal(places, i), found, order)]
 
-    return _loop(cx, count, [start], step)[0]
+    return cx.loop(count, [start], step)[0]
 
 
 @lowers(aten._linalg_slogdet.default, largest=LARGEST)
@@ -319,7 +314,7 @@ def _solve(cx: Rule, a: Value, b: Value, *, upper: bool, unit: bool = False) -> 
         b = cx.op.Where(ahead, cx.op.Sub(b, cx.op.Mul(column, x)), b)
         return [keep, cx.op.Where(cx.op.Equal(rows, k), x, b)]
 
-    return _loop(cx, n, [b], step)[0]
+    return cx.loop(n, [b], step)[0]
 
 
 # -------------------------------------------------------------------- Cholesky
@@ -356,7 +351,7 @@ def linalg_cholesky_ex(
         return [keep, a, cx.op.Where(first, number, info)]
 
     start = _mt(cx, self) if upper else self
-    made, info = _loop(cx, n, [start, cx.zeros(one, torch.int32)], step)
+    made, info = cx.loop(n, [start, cx.zeros(one, torch.int32)], step)
     lower: Value = _sized(cx.op.Trilu(made, upper=0), dims)
     return (_mt(cx, lower) if upper else lower), cx.reshape(info, tuple(batch))
 
@@ -420,7 +415,7 @@ def _qr(cx: Rule, self: Value, count: Dim) -> tuple[Value, Value]:
         a = cx.op.Where(cx.op.And(at, cx.op.Equal(rows, k)), beta, a)
         return [keep, a, cx.reshape(_sized(tau, (*batch, 1, 1)), tuple(batch))]
 
-    made, tau = _loop(cx, count, [self], step, [(dtype, tuple(batch))])
+    made, tau = cx.loop(count, [self], step, [(dtype, tuple(batch))])
     return made, cx.transpose(tau, [*range(1, len(batch) + 1), 0])
 
 
@@ -486,7 +481,7 @@ def _applied(
         v = cx.op.Where(cx.op.Equal(rows, k), one, v)
         return [keep, _reflected(cx, c, v, cx.op.Gather(taus, here, axis=rank - 2), dims)]
 
-    return _loop(cx, count, [c], step)[0]
+    return cx.loop(count, [c], step)[0]
 
 
 def _reflected(cx: Rule, c: Value, v: Value, tau: Value, dims: Dims) -> Value:
@@ -506,32 +501,6 @@ def _norm(cx: Rule, column: Value, axes: Value) -> Value:
 
 
 # -------------------------------------------------------------------- what they share
-def _loop(
-    cx: Rule,
-    count: Dim,
-    states: Sequence[Value],
-    step: Step,
-    rows: Sequence[tuple[torch.dtype, Dims]] = (),
-) -> list[Value]:
-    """The states after `count` steps, and what each step gives of `rows`, [count, *dims].
-
-    step(i, keep, *states) -> [keep, *states, *rows].
-    """
-    kinds = [(cx.dtype(s), s.known_dims) for s in states]
-    body = cx.body([(torch.int64, ()), (torch.bool, ()), *kinds], step)
-    made = cx.op.Loop(
-        cx.scalar(count, torch.int64),
-        None,
-        *states,
-        outputs=len(kinds) + len(rows),
-        dtypes=[TO_ONNX[t] for t, _ in (*kinds, *rows)],
-        body=body,
-    )
-    values = [made] if isinstance(made, Value) else list(made)
-    shapes = [*(d for _, d in kinds), *((count, *d) for _, d in rows)]
-    return [_sized(v, d) for v, d in zip(values, shapes, strict=True)]
-
-
 def _refuse_to_raise(cx: Rule, check_errors: bool) -> None:
     if check_errors:
         cx.decline("an error to be raised from inside of a region (check_errors=True)")

@@ -11,7 +11,6 @@ import math
 from fractions import Fraction
 from functools import cache
 
-import onnx_ir as ir
 import torch
 
 from ..dims import may_be_zero
@@ -20,7 +19,6 @@ from ..registry import lowers
 from ..rule import Operand, Rule
 from ..value import Value
 from ._approximation import F64, horner, number
-from ._loop import Step
 
 aten = torch.ops.aten
 SHIFT = 10  # from here on ten terms of the series are exact in float64
@@ -29,7 +27,7 @@ SHIFT = 10  # from here on ten terms of the series are exact in float64
 @lowers(aten.lgamma.default)
 def lgamma(cx: Rule, self: Value) -> Value:
     """self [*A] -> log |Gamma(x)| [*A]; inf at 0 and the negative integers."""
-    return _end(cx, _lgamma(cx, _source(cx, self)))
+    return end(cx, log_gamma(cx, _source(cx, self)))
 
 
 @lowers(aten.mvlgamma.default)
@@ -40,7 +38,7 @@ def mvlgamma(cx: Rule, self: Value, p: int) -> Value:
     total: Value | None = None
     for k in range(p):  # in the type of the output at each step, as ATen's composite does
         place = cx.op.Sub(x, cx.scalar(k / 2, dtype))
-        term = cx.cast(_end(cx, _lgamma(cx, cx.cast(place, F64))), opmath(dtype))
+        term = cx.cast(end(cx, log_gamma(cx, cx.cast(place, F64))), opmath(dtype))
         total = term if total is None else cx.op.Add(total, term)
     assert total is not None, "p is positive"
     constant = cx.scalar(p * (p - 1) / 4 * math.log(math.pi), dtype)
@@ -50,7 +48,7 @@ def mvlgamma(cx: Rule, self: Value, p: int) -> Value:
 @lowers(aten.digamma.default)
 def digamma(cx: Rule, self: Value) -> Value:
     """self [*A] -> the derivative of lgamma [*A]; -+inf at +-0, NaN at the negative integers."""
-    return _end(cx, _digamma(cx, _source(cx, self)))
+    return end(cx, _digamma(cx, _source(cx, self)))
 
 
 @lowers(aten.polygamma.default)
@@ -65,14 +63,14 @@ def polygamma(cx: Rule, n: int, self: Value) -> Value:
         factor = float(math.factorial(n)) * (1 if n % 2 else -1)
     except OverflowError:
         cx.decline(f"the factorial of {n} is beyond float64")
-    return _end(cx, cx.op.Mul(value, number(cx, factor)))
+    return end(cx, cx.op.Mul(value, number(cx, factor)))
 
 
 @lowers(aten.special_zeta.default, aten.special_zeta.other_scalar, aten.special_zeta.self_scalar)
 def zeta(cx: Rule, self: Operand, other: Operand) -> Value:
     """self [*A], other [*B] (either may be a number) -> sum of (other + k) ** -self, broadcast."""
     x, q = (cx.cast(v, F64) for v in cx.promote(self, other))
-    return _end(cx, _zeta(cx, x, q))
+    return end(cx, _zeta(cx, x, q))
 
 
 def _source(cx: Rule, self: Value) -> Value:
@@ -80,7 +78,7 @@ def _source(cx: Rule, self: Value) -> Value:
     return cx.cast(x, F64)
 
 
-def _end(cx: Rule, result: Value) -> Value:
+def end(cx: Rule, result: Value) -> Value:
     """By way of float32 for 16-bit floats, as eager rounds."""
     return cx.cast(cx.cast(result, opmath(cx.out.dtype)), cx.out.dtype)
 
@@ -105,7 +103,7 @@ def _moved(cx: Rule, x: Value) -> tuple[Value, Value]:
     return cx.op.Where(low, cx.op.Add(x, number(cx, SHIFT)), x), low
 
 
-def _lgamma(cx: Rule, x: Value) -> Value:
+def log_gamma(cx: Rule, x: Value) -> Value:
     """float64; below 0 reflected: log(pi / |sin(pi x)|) - lgamma(1 - x)."""
     zero, one = number(cx, 0), number(cx, 1)
     below = cx.op.Less(x, zero)
@@ -229,41 +227,30 @@ EPSILON = 2.0**-53  # a term this much smaller than the sum is the last
 
 def _added(cx: Rule, minus: Value, base: Value) -> tuple[Value, Value, Value, Value]:
     """The last base, its power, the sum of all powers so far, and whether that is the answer."""
-    dims, elem, whole = cx.out.dims, ir.DataType.DOUBLE, ir.DataType.INT64
     least = cx.op.ReduceMin(base, keepdims=0)
     least.dims = ()
     needed = cx.op.Ceil(cx.op.Sub(number(cx, TERMS), least))
     count = cx.cast(cx.op.Max(needed, number(cx, TERMS)), torch.int64)
-    s = Step(cx.node.name, F64)
-    step, condition = s.value(whole, ()), s.value(ir.DataType.BOOL, ())
-    power, at, last, total = (s.value(elem, dims) for _ in range(4))
-    enough = s.value(ir.DataType.BOOL, dims)
-    further = s.emit("LessOrEqual", at, s.number(TERMS, elem), dtype=ir.DataType.BOOL)
-    begun = s.emit("Less", step, s.number(TERMS, whole), dtype=ir.DataType.BOOL)
-    wanted = s.emit("And", s.emit("Or", further, begun), s.emit("Not", enough))
-    grown = s.add(at, 1)
-    term = s.emit("Pow", grown, power)
-    summed = s.add(total, term)
-    small = s.emit("Less", s.emit("Abs", term), s.mul(summed, EPSILON), dtype=ir.DataType.BOOL)
-    body = ir.Graph(
-        [step, condition, power, at, last, total, enough],
-        [
-            s.emit("Identity", condition),
-            s.emit("Identity", power),
-            s.emit("Where", wanted, grown, at, dtype=elem),
-            s.emit("Where", wanted, term, last, dtype=elem),
-            s.emit("Where", wanted, summed, total, dtype=elem),
-            s.emit("Or", enough, s.emit("And", wanted, small)),
-        ],
-        nodes=s.nodes,
-        name=f"{cx.node.name}_terms",
-    )
+
+    def step(
+        i: Value, going: Value, at: Value, last: Value, total: Value, enough: Value
+    ) -> list[Value]:
+        further = cx.op.LessOrEqual(at, number(cx, TERMS))
+        begun = cx.op.Less(i, cx.scalar(TERMS, torch.int64))
+        wanted = cx.op.And(cx.op.Or(further, begun), cx.op.Not(enough))
+        grown = cx.op.Add(at, number(cx, 1))
+        term = cx.op.Pow(grown, minus)
+        summed = cx.op.Add(total, term)
+        small = cx.op.Less(cx.op.Abs(term), cx.op.Mul(summed, number(cx, EPSILON)))
+        return [
+            going,
+            cx.op.Where(wanted, grown, at),
+            cx.op.Where(wanted, term, last),
+            cx.op.Where(wanted, summed, total),
+            cx.op.Or(enough, cx.op.And(wanted, small)),
+        ]
+
     first = cx.op.Pow(base, minus)
-    none = cx.expand(cx.scalar(False, torch.bool), dims)
-    made = cx.op.Loop(
-        count, None, minus, base, first, first, none,
-        outputs=5, dtypes=[*[elem] * 4, ir.DataType.BOOL], body=body,
-    )  # fmt: skip
-    for value in made:
-        value.dims = dims
-    return made[1], made[2], made[3], made[4]
+    none = cx.expand(cx.scalar(False, torch.bool), cx.out.dims)
+    at, last, total, enough = cx.loop(count, [base, first, first, none], step)
+    return at, last, total, enough

@@ -204,18 +204,17 @@ def nonzero(cx: Rule, self: Value) -> Value:
     ONNX has it as [K, N], and of a 0-d tensor as [1, N], where ATen has [N, 0].
     Ref: https://onnx.ai/onnx/operators/onnx__NonZero.html
     """
-    if self.rank == 0:
-        cx.decline("nonzero of a 0-d tensor")
-    found: Value = cx.op.NonZero(cx.cast(self, torch.bool))
-    found.dims = cx.out.dims[::-1]
-    return cx.transpose(found, (1, 0))
+    found: Value = cx.op.NonZero(cx.cast(at_least_1d(cx, self), torch.bool))
+    count, rank = cx.out.dims
+    found.dims = (self.rank or 1, count)
+    return cx.slice(cx.transpose(found, (1, 0)), 1, 0, rank)
 
 
 @lowers(aten.nonzero_static.default)
 def nonzero_static(cx: Rule, self: Value, size: Dim, fill_value: int) -> Value:
     """self [*D] of rank K -> int64 [size, K], what nonzero gives, cut off or filled up."""
     if self.rank == 0:
-        cx.decline("nonzero of a 0-d tensor")
+        return cx.zeros(cx.out.dims, torch.int64)
     found = cx.op.Transpose(cx.op.NonZero(cx.cast(self, torch.bool)), perm=[1, 0])
     filled = cx.op.Pad(found, cx.ints([0, 0, size, 0]), cx.scalar(fill_value, torch.int64))
     return cx.op.Slice(filled, cx.ints([0]), cx.ints([size]), cx.ints([0]))

@@ -12,42 +12,42 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import onnx_ir as ir
 import torch
 
 from ..dims import may_be_zero
-from ..dtypes import TO_ONNX
 from ..registry import lowers
 from ..rule import Operand, Rule
 from ..value import Value
-from ._loop import Step
 
 aten = torch.ops.aten
 
 
-Next: TypeAlias = Callable[[Step, Value, Value, Value, Value], Value]
+# (cx, x, P of k, P of k - 1, k) -> P of k + 1
+Next: TypeAlias = Callable[[Rule, Value, Value, Value, Value], Value]
 
 
-def _chebyshev(s: Step, x: Value, q: Value, p: Value, _: Value) -> Value:
-    return s.sub(s.mul(s.add(x, x), q), p)
+def _chebyshev(cx: Rule, x: Value, q: Value, p: Value, _: Value) -> Value:
+    return cx.op.Sub(cx.op.Mul(cx.op.Add(x, x), q), p)
 
 
-def _hermite_h(s: Step, x: Value, q: Value, p: Value, k: Value) -> Value:
-    return s.sub(s.mul(s.add(x, x), q), s.mul(s.add(k, k), p))
+def _hermite_h(cx: Rule, x: Value, q: Value, p: Value, k: Value) -> Value:
+    return cx.op.Sub(cx.op.Mul(cx.op.Add(x, x), q), cx.op.Mul(cx.op.Add(k, k), p))
 
 
-def _hermite_he(s: Step, x: Value, q: Value, p: Value, k: Value) -> Value:
-    return s.sub(s.mul(x, q), s.mul(k, p))
+def _hermite_he(cx: Rule, x: Value, q: Value, p: Value, k: Value) -> Value:
+    return cx.op.Sub(cx.op.Mul(x, q), cx.op.Mul(k, p))
 
 
-def _laguerre(s: Step, x: Value, q: Value, p: Value, k: Value) -> Value:
-    factor = s.add(s.add(k, k), s.sub(1, x))
-    return s.div(s.sub(s.mul(factor, q), s.mul(k, p)), s.add(k, 1))
+def _laguerre(cx: Rule, x: Value, q: Value, p: Value, k: Value) -> Value:
+    one = cx.scalar(1, cx.dtype(x))
+    factor = cx.op.Add(cx.op.Add(k, k), cx.op.Sub(one, x))
+    return cx.op.Div(cx.op.Sub(cx.op.Mul(factor, q), cx.op.Mul(k, p)), cx.op.Add(k, one))
 
 
-def _legendre(s: Step, x: Value, q: Value, p: Value, k: Value) -> Value:
-    factor = s.mul(s.add(s.add(k, k), 1), x)
-    return s.div(s.sub(s.mul(factor, q), s.mul(k, p)), s.add(k, 1))
+def _legendre(cx: Rule, x: Value, q: Value, p: Value, k: Value) -> Value:
+    one = cx.scalar(1, cx.dtype(x))
+    factor = cx.op.Mul(cx.op.Add(cx.op.Add(k, k), one), x)
+    return cx.op.Div(cx.op.Sub(cx.op.Mul(factor, q), cx.op.Mul(k, p)), cx.op.Add(k, one))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,36 +169,13 @@ def _recurrence(cx: Rule, family: Family, x: Value, n: Value, dtype: torch.dtype
     greatest.dims = ()
     steps = cx.op.Max(cx.op.Sub(greatest, one), zero)
     ones = cx.expand(cx.scalar(1, dtype), cx.out.dims)
-    body, count = _body(cx, family, dtype), 4
-    made = cx.op.Loop(
-        steps, None, x, n, ones, first,
-        outputs=count, dtypes=[TO_ONNX[dtype], ir.DataType.INT64, *[TO_ONNX[dtype]] * 2], body=body,
-    )  # fmt: skip
-    last: Value = made[3]
-    last.dims = cx.out.dims
+
+    def step(i: Value, going: Value, p: Value, q: Value) -> list[Value]:
+        k = cx.op.Add(i, one)
+        following = family.following(cx, x, q, p, cx.cast(k, dtype))
+        wanted = cx.op.Less(k, n)
+        return [going, cx.op.Where(wanted, q, p), cx.op.Where(wanted, following, q)]
+
+    last = cx.loop(steps, [ones, first], step)[1]
     result = cx.op.Where(cx.op.Equal(n, zero), cx.scalar(1, dtype), last)
     return cx.op.Where(cx.op.Less(n, zero), cx.scalar(0, dtype), result)
-
-
-def _body(cx: Rule, family: Family, dtype: torch.dtype) -> ir.Graph:
-    """(step, condition, x, n, p, q) -> (condition, x, n, q, next q) where the order is not reached.
-
-    Ref: https://onnx.ai/onnx/operators/onnx__Loop.html
-    """
-    elem, dims = TO_ONNX[dtype], cx.out.dims
-    s = Step(f"{cx.node.name}.{dtype}", dtype)
-    step, condition = s.value(ir.DataType.INT64, ()), s.value(ir.DataType.BOOL, ())
-    x, n = s.value(elem, dims), s.value(ir.DataType.INT64, dims)
-    p, q = s.value(elem, dims), s.value(elem, dims)
-    k = s.add(step, 1)
-    following = family.following(s, x, q, p, s.emit("Cast", k, dtype=elem))
-    wanted = s.emit("Less", k, n, dtype=ir.DataType.BOOL)
-    p_next = s.emit("Where", wanted, q, p, dtype=elem)
-    q_next = s.emit("Where", wanted, following, q, dtype=elem)
-    kept = [s.emit("Identity", v) for v in (condition, x, n)]
-    return ir.Graph(
-        [step, condition, x, n, p, q],
-        [*kept, p_next, q_next],
-        nodes=s.nodes,
-        name=f"{cx.node.name}_step",
-    )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Callable, Sequence
 
-import numpy as np
-import onnx_ir as ir
 import torch
 
 from ..dims import Dims
@@ -45,17 +43,16 @@ def cumsum(cx: Rule, self: Value, dim: int, dtype: torch.dtype | None) -> Value:
 
 @lowers(aten.cumprod.default)
 def cumprod(cx: Rule, self: Value, dim: int, dtype: torch.dtype | None) -> Value:
-    """self [*D] -> [*D], accumulated as cumsum is; ONNX has no CumProd before opset 26."""
+    """self [*D] -> [*D], accumulated as cumsum is.
+
+    Ref: https://onnx.ai/onnx/operators/onnx__CumProd.html
+    """
     out = cx.out.dtype
     source = cx.cast(self, out)
     if not self.known_dims or 0 in self.known_dims:
         return cx.op.Identity(source)
-    wide = _accumulator(out)
-    axis = cx.axis(dim, self.rank)
-    lines = _Lines(cx, cx.cast(source, wide), axis)
-    state = lines.state(cx.ones(lines.dims, wide))
-    lines.result(state, lines.emit("Mul", state, lines.item))
-    return cx.cast(lines.run()[0], out)
+    axis = cx.const(cx.axis(dim, self.rank), torch.int64)
+    return cx.cast(cx.op.CumProd(cx.cast(source, _accumulator(out)), axis), out)
 
 
 @lowers(aten.logcumsumexp.default)
@@ -68,17 +65,16 @@ def logcumsumexp(cx: Rule, self: Value, dim: int) -> Value:
     if not self.known_dims or 0 in self.known_dims:
         return cx.op.Identity(self)
     wide = _accumulator(out)
-    lines = _Lines(cx, cx.cast(self, wide), cx.axis(dim, self.rank))
-    state = lines.state(cx.full(lines.dims, float("-inf"), wide))
-    greater, less = lines.emit("Max", lines.item, state), lines.emit("Min", lines.item, state)
-    grown = lines.emit("Exp", lines.emit("Sub", less, greater))
-    grown = lines.emit("Log", lines.emit("Add", grown, lines.number(1, wide)))
-    added = lines.emit("Add", grown, greater)
-    same = lines.emit("Equal", lines.item, state, dtype=ir.DataType.BOOL)
-    infinite = lines.emit("IsInf", lines.item, dtype=ir.DataType.BOOL)
-    both = lines.emit("And", same, infinite, dtype=ir.DataType.BOOL)
-    lines.result(state, lines.emit("Where", both, lines.item, added, dtype=TO_ONNX[wide]))
-    return cx.cast(lines.run()[0], out)
+
+    def step(item: Value, _position: Value, total: Value) -> list[Value]:
+        greater, less = cx.op.Max(item, total), cx.op.Min(item, total)
+        grown = cx.op.Exp(cx.op.Sub(less, greater))
+        grown = cx.op.Log(cx.op.Add(grown, cx.scalar(1, wide)))
+        both = cx.op.And(cx.op.Equal(item, total), cx.op.IsInf(item))
+        return [cx.op.Where(both, item, cx.op.Add(grown, greater))]
+
+    source = cx.cast(self, wide)
+    return cx.cast(_scan(cx, source, dim, [(float("-inf"), wide)], step)[0], out)
 
 
 @lowers(aten.cummax.default)
@@ -101,22 +97,19 @@ def _running(cx: Rule, self: Value, dim: int, better: str) -> tuple[Value, Value
     wide = _accumulator(out) if out.is_floating_point else torch.int64
     if out in (torch.float32, torch.float64):
         wide = out
-    axis = cx.axis(dim, self.rank)
-    lines = _Lines(cx, cx.cast(self, wide), axis)
     if wide.is_floating_point:
         worst = float("-inf") if better == "GreaterOrEqual" else float("inf")
     else:
         worst = lowest(wide) if better == "GreaterOrEqual" else highest(wide)
-    best = lines.state(cx.full(lines.dims, worst, wide))
-    where = lines.state(cx.zeros(lines.dims, torch.int64))
-    take = lines.emit(better, lines.item, best, dtype=ir.DataType.BOOL)
-    if wide.is_floating_point:
-        isnan = lines.emit("IsNaN", lines.item, dtype=ir.DataType.BOOL)
-        take = lines.emit("Or", take, isnan, dtype=ir.DataType.BOOL)
-    lines.result(best, lines.emit("Where", take, lines.item, best, dtype=TO_ONNX[wide]))
-    index = lines.emit("Where", take, lines.position, where, dtype=ir.DataType.INT64)
-    lines.result(where, index)
-    values, indices = lines.run()
+
+    def step(item: Value, position: Value, best: Value, where: Value) -> list[Value]:
+        take = getattr(cx.op, better)(item, best)
+        if wide.is_floating_point:
+            take = cx.op.Or(take, cx.op.IsNaN(item))
+        return [cx.op.Where(take, item, best), cx.op.Where(take, position, where)]
+
+    starts = [(worst, wide), (0, torch.int64)]
+    values, indices = _scan(cx, cx.cast(self, wide), dim, starts, step)
     return cx.cast(values, out), indices
 
 
@@ -129,74 +122,41 @@ def _accumulator(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype.is_floating_point else torch.int64
 
 
-class _Lines:
-    """A Scan along one axis of `source`, under construction.
+def _scan(
+    cx: Rule,
+    source: Value,
+    dim: int,
+    starts: Sequence[tuple[float, torch.dtype]],
+    step: Callable[..., Sequence[Value]],
+) -> tuple[Value, ...]:
+    """[*D] for each state: its value after every step along `dim`.
 
-    `item` is the slice of source that a step sees, `position` its index (0-d). Each `state` is
-    given its value after the step by `result`; `run` returns all values of every state.
+    step(item, position, *states) -> [*states], of tensors without that dim; position is 0-d.
+    Ref: https://onnx.ai/onnx/operators/onnx__Scan.html
     """
+    axis = cx.axis(dim, source.rank)
+    size = source.known_dims[axis]
+    if not isinstance(size, int) or size > LONGEST_SCAN:
+        cx.decline(f"a scan of {size} steps, which eager does faster than ONNX's Scan")
+    dims: Dims = (*source.known_dims[:axis], *source.known_dims[axis + 1 :])
+    count, kinds = len(starts), [dtype for _, dtype in starts]
 
-    def __init__(self, cx: Rule, source: Value, axis: int) -> None:
-        size = source.known_dims[axis]
-        if not isinstance(size, int) or size > LONGEST_SCAN:
-            cx.decline(f"a scan of {size} steps, which eager does faster than ONNX's Scan")
-        self.cx = cx
-        self.source = source
-        self.axis = axis
-        self.size = size
-        self.dims: Dims = (*source.known_dims[:axis], *source.known_dims[axis + 1 :])
-        self.names = (f"{cx.node.name}.{n}" for n in itertools.count())
-        self.nodes: list[ir.Node] = []
-        self.starts: list[Value] = []
-        self.states: list[Value] = []
-        self.results: list[Value] = []
-        self.item = Value(next(self.names), source.elem, self.dims)
-        self.position = Value(next(self.names), ir.DataType.INT64, ())
+    def body(*values: Value) -> list[Value]:
+        *states, item, position = values
+        after = list(step(item, position, *states))
+        return [*after, *after]
 
-    def state(self, start: Value) -> Value:
-        """A value that steps hand on, and what the first one gets."""
-        self.starts.append(start)
-        self.states.append(Value(next(self.names), start.elem, self.dims))
-        return self.states[-1]
-
-    def emit(self, op_type: str, *inputs: Value, dtype: ir.DataType | None = None) -> Value:
-        """One elementwise node of the step, of the type of its first input unless given."""
-        out = Value(next(self.names), dtype or inputs[0].elem, None)
-        self.nodes.append(ir.Node("", op_type, list(inputs), outputs=[out]))
-        return out
-
-    def number(self, value: float, dtype: torch.dtype) -> Value:
-        """A 0-d constant; it stands in the body, which initializers of the graph do not reach."""
-        out = Value(next(self.names), TO_ONNX[dtype], ())
-        tensor = ir.Tensor(np.array(value, dtype=TO_ONNX[dtype].numpy()))
-        attribute = ir.AttrTensor("value", tensor)
-        self.nodes.append(ir.Node("", "Constant", [], [attribute], outputs=[out]))
-        return out
-
-    def result(self, state: Value, value: Value) -> None:
-        """What a state becomes; in the order of the states."""
-        assert state is self.states[len(self.results)]
-        self.results.append(value)
-
-    def run(self) -> tuple[Value, ...]:
-        """[*D] for each state: its value after every step."""
-        seen = [self.emit("Identity", r) for r in self.results]
-        body = ir.Graph(
-            [*self.states, self.item, self.position],
-            [*self.results, *seen],
-            nodes=self.nodes,
-            name=f"{self.cx.node.name}_step",
-        )
-        count = len(self.states)
-        made = self.cx.op.Scan(
-            *self.starts,
-            self.source,
-            self.cx.const(list(range(self.size)), torch.int64),
-            outputs=2 * count,
-            dtypes=[s.elem for s in self.states] * 2,
-            body=body,
-            num_scan_inputs=2,
-            scan_input_axes=[self.axis, 0],
-            scan_output_axes=[self.axis] * count,
-        )
-        return made[count:]
+    made = cx.op.Scan(
+        *(cx.full(dims, start, dtype) for start, dtype in starts),
+        source,
+        cx.const(list(range(size)), torch.int64),
+        outputs=2 * count,
+        dtypes=[TO_ONNX[dtype] for dtype in kinds] * 2,
+        body=cx.body(
+            [*((d, dims) for d in kinds), (cx.dtype(source), dims), (torch.int64, ())], body
+        ),
+        num_scan_inputs=2,
+        scan_input_axes=[axis, 0],
+        scan_output_axes=[axis] * count,
+    )
+    return made[count:]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import onnx_ir as ir
 import torch
 
 from ..dims import Dim, numel
@@ -106,17 +105,8 @@ def _search(cx: Rule, values: Value, boundaries: Value, right: bool) -> Value:
         after = cx.op.Add(middle, cx.scalar(1, torch.int64))
         return [more, cx.op.Where(up, after, start), cx.op.Where(before, end, middle)]
 
-    state = (torch.int64, dims)
-    _, found = cx.op.Loop(
-        _steps(cx, count),
-        None,
-        cx.zeros(dims, torch.int64),
-        cx.full(dims, count, torch.int64),
-        outputs=2,
-        dtypes=[ir.DataType.INT64] * 2,
-        body=cx.body([(torch.int64, ()), (torch.bool, ()), state, state], step),
-    )
-    found.dims = dims
+    start = [cx.zeros(dims, torch.int64), cx.full(dims, count, torch.int64)]
+    _, found = cx.loop(_steps(cx, count), start, step)
     return cx.cast(found, cx.out.dtype)
 
 

@@ -25,7 +25,22 @@ def dimensions(p):
     return lambda x: torch.special.multigammaln(x, p)
 
 
+# a by x, where both are small, equal, large and on every edge
+INCOMPLETE = torch.meshgrid(
+    torch.tensor([0, 1e-5, 0.1, 1, 2, 10, 200, 1e4, INF, -1, float("nan")]),
+    torch.tensor([0, 1e-8, 0.5, 1, 3, 10, 199, 300, 9900, 1.01e4, INF, -1, float("nan")]),
+    indexing="ij",
+)
+DOUBLES = tuple(v.double() for v in INCOMPLETE)
+
+
 CASES = [
+    *(Case(f"{f.__name__} of float32", f, INCOMPLETE) for f in (torch.igamma, torch.igammac)),
+    *(Case(f"{f.__name__} of float64", f, DOUBLES, tolerance=1e-9)
+      for f in (torch.igamma, torch.igammac)),
+    Case("igamma of float16", torch.igamma, (S[S > 0][:, None].half(), X[X > 0].half())),
+    Case("igamma of symbolic dims", torch.igamma, INCOMPLETE, dynamic=True),
+    Case("igamma of nothing", torch.igamma, (torch.ones(0), torch.ones(0))),
     Case("lgamma of float32", torch.lgamma, (X,)),
     Case("lgamma of float64", torch.lgamma, (X.double(),), tolerance=1e-11),
     Case("lgamma of bfloat16", torch.lgamma, (X.bfloat16(),)),
