@@ -1,9 +1,10 @@
 """Results that are views: made in torch, behind the regions, where their memory matters.
 
 AOTAutograd leaves it to the compiler that results which share memory in eager share it, and may
-read a result's storage offset. What ONNX Runtime returns has memory of its own, which begins with
-it. So the views between such a result and the value that owns the memory are copied to the end of
-the graph, where torch makes them; what computes with them goes on doing so inside its region.
+read a result's storage offset, or strides that follow from those of an input alone. What ONNX
+Runtime returns has memory of its own, which begins with it. So the views between such a result and
+the value that owns the memory are copied to the end of the graph, where torch makes them; what
+computes with them goes on doing so inside its region.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import operator
 from collections import defaultdict
 from collections.abc import Iterable
 
+import sympy
 import torch
 import torch.fx
 
@@ -27,6 +29,8 @@ def separate_views(gm: torch.fx.GraphModule, offset_outputs: Iterable[int]) -> N
     assert isinstance(results, (list, tuple))
     tensors = [r for r in dict.fromkeys(results) if isinstance(r, torch.fx.Node)]
     wanted = {results[i] for i in offset_outputs if _has_offset(results[i])}
+    sizes = _sizes(gm.graph)
+    wanted.update(n for n in tensors if not _stride_symbols(n) <= sizes)
     sharing: dict[torch.fx.Node, list[torch.fx.Node]] = defaultdict(list)
     for node in tensors:
         sharing[_owner(node)].append(node)
@@ -73,6 +77,25 @@ def _viewed(node: torch.fx.Node) -> torch.fx.Node:
     source = node.args[0]
     assert isinstance(source, torch.fx.Node)
     return source
+
+
+def _sizes(graph: torch.fx.Graph) -> set[sympy.Symbol]:
+    """The symbols in the inputs' shapes; others stand in their strides alone."""
+    vals = [n.meta.get("val") for n in graph.find_nodes(op="placeholder")]
+    shapes = [v.shape for v in vals if isinstance(v, torch.Tensor)]
+    return {symbol for shape in shapes for size in shape for symbol in _symbols(size)}
+
+
+def _stride_symbols(node: torch.fx.Node) -> set[sympy.Symbol]:
+    """Of a view of an input, whose strides can be such as only the input's own give."""
+    val = node.meta.get("val")
+    if not isinstance(val, torch.Tensor) or _owner(node).op != "placeholder":
+        return set()
+    return {s for stride in val.stride() for s in _symbols(stride)}
+
+
+def _symbols(size: int | torch.SymInt) -> set[sympy.Symbol]:
+    return set() if isinstance(size, int) else set(size.node.expr.free_symbols)
 
 
 def _has_offset(node: object) -> bool:

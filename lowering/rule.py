@@ -230,6 +230,15 @@ class Rule:
             return self.const(np.full(dims, _wrap(value, dtype)), dtype)
         return self.expand(self.scalar(value, dtype), dims)
 
+    def places(self, size: Dim, rank: int, axis: int) -> Value:
+        """0, 1, ... size - 1 along one axis: int64 [1..., size, ...1] of this rank."""
+        dims = tuple(size if i == axis else 1 for i in range(rank))
+        if isinstance(size, int):
+            return self.reshape(self.const(list(range(size)), torch.int64), dims)
+        row: Value = self.op.Range(*(self.scalar(n, torch.int64) for n in (0, size, 1)))
+        row.dims = (size,)
+        return self.reshape(row, dims)
+
     def number(self, value: Value) -> float | int | bool | None:
         """The content of a one-element constant; None for everything else."""
         array = self.builder.constant_array(value)

@@ -28,6 +28,11 @@ def fresh_compiler() -> Iterator[None]:
     dynamo_onnx.reset()
 
 
+def pytest_pycollect_makemodule() -> None:
+    """A module whose tables hold random tensors has the same ones in every run."""
+    torch.manual_seed(0)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip `cuda` tests with the reason why they cannot run here."""
     marked = [item for item in items if item.get_closest_marker("cuda")]

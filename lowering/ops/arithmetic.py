@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from ..registry import lowers
+from ..registry import lowers, registry
 from ..rule import Operand, Rule, Scalar
 from ..value import Value
 from ._pointwise import (
@@ -321,6 +321,18 @@ def addcdiv(cx: Rule, self: Value, tensor1: Value, tensor2: Value, value: Scalar
     if value != 1:
         b = cx.op.Mul(b, cx.scalar(value, cx.dtype(b)))
     return narrow(cx, cx.op.Add(a, cx.op.Div(b, c)))
+
+
+def fma(cx: Rule, a: Value, b: Operand, c: Operand) -> Value:
+    """a [*A] * b [*B] + c [*C] -> [*broadcast], the product rounded, as in torch's own function.
+
+    Dynamo makes `addcmul_` and `addcdiv_` with a `value` of it; the overload is the Inductor's.
+    """
+    x, y, z = cx.promote(a, b, c)
+    return cx.op.Add(cx.op.Mul(x, y), z)
+
+
+registry.expect("prims.fma.default", fma)
 
 
 @lowers(aten.lerp.Scalar, aten.lerp.Tensor)

@@ -73,12 +73,12 @@ def unpacked(cx: Rule, lu: Value, pivots: Value) -> tuple[Value, Value, Value]:
     rank = lu.rank
     left = _sized(cx.slice(lu, rank - 1, 0, count), (*batch, m, count))
     below = cx.op.Trilu(left, cx.scalar(-1, torch.int64), upper=0)
-    unit = cx.op.Equal(_places(cx, m, rank, rank - 2), _places(cx, count, rank, rank - 1))
+    unit = cx.op.Equal(cx.places(m, rank, rank - 2), cx.places(count, rank, rank - 1))
     lower = cx.op.Where(unit, cx.scalar(1, dtype), below)
     upper = cx.op.Trilu(_sized(cx.slice(lu, rank - 2, 0, count), (*batch, count, n)), upper=1)
     order = _order(cx, pivots, m)
     # Row order[j] of P is one in column j.
-    p = cx.op.Equal(_places(cx, m, rank, rank - 2), cx.unsqueeze(order, rank - 2))
+    p = cx.op.Equal(cx.places(m, rank, rank - 2), cx.unsqueeze(order, rank - 2))
     return _sized(cx.cast(p, dtype), (*batch, m, m)), lower, upper
 
 
@@ -91,7 +91,7 @@ def _lu(cx: Rule, a: Value, count: Dim) -> tuple[Value, Value, Value]:
     *batch, m, n = dims
     if 0 in dims:
         return a, cx.zeros((*batch, count), torch.int32), cx.zeros(tuple(batch), torch.int32)
-    rows, columns = _places(cx, m, rank, rank - 2), _places(cx, n, rank, rank - 1)
+    rows, columns = cx.places(m, rank, rank - 2), cx.places(n, rank, rank - 1)
     zero, none = cx.scalar(0, dtype), cx.scalar(-1, dtype)
     one = (*batch, 1, 1)
 
@@ -127,7 +127,7 @@ def _order(cx: Rule, pivots: Value, rows: Dim) -> Value:
     """int64 [*B, M]: 0, 1, ... after the exchange of each i with pivots[i] - 1, in order."""
     *batch, count = pivots.known_dims
     rank, dims = pivots.rank, (*batch, rows)
-    places = _places(cx, rows, rank, rank - 1)
+    places = cx.places(rows, rank, rank - 1)
     start = cx.expand(places, dims)
     if 0 in (*batch, count):
         return start
@@ -155,15 +155,15 @@ def linalg_slogdet(
     rank, dtype = A.rank, cx.dtype(A)
     if 0 in A.known_dims:
         return cx.ones(tuple(batch), dtype), cx.zeros(tuple(batch), dtype), None, None
-    places = _places(cx, n, rank, rank - 1)
-    here = cx.op.Equal(_places(cx, n, rank, rank - 2), places)
+    places = cx.places(n, rank, rank - 1)
+    here = cx.op.Equal(cx.places(n, rank, rank - 2), places)
     kept = cx.op.Where(here, lu, cx.scalar(0, dtype))
     diagonal = cx.op.ReduceSum(kept, cx.const([rank - 2], torch.int64), keepdims=0)
     last = cx.const([rank - 2], torch.int64)
     moved = cx.op.Not(
         cx.op.Equal(
             cx.cast(pivots, torch.int64),
-            cx.op.Add(_places(cx, n, rank - 1, rank - 2), cx.scalar(1, torch.int64)),
+            cx.op.Add(cx.places(n, rank - 1, rank - 2), cx.scalar(1, torch.int64)),
         )
     )
     turn = cx.op.Where(moved, cx.scalar(-1, dtype), cx.scalar(1, dtype))
@@ -243,7 +243,7 @@ def _lu_solved(
     y = _solve(cx, turned_lu, b, upper=False)
     y = _solve(cx, turned_lu, y, upper=True, unit=True)
     back = cx.op.ScatterElements(
-        order, order, cx.expand(_places(cx, n, rank - 1, rank - 2), (*batch, n)), axis=rank - 2
+        order, order, cx.expand(cx.places(n, rank - 1, rank - 2), (*batch, n)), axis=rank - 2
     )
     return _rows(cx, y, _sized(back, (*batch, n)), dims)
 
@@ -302,7 +302,7 @@ def _solve(cx: Rule, a: Value, b: Value, *, upper: bool, unit: bool = False) -> 
     """a [*B, N, N], b [*B, N, K] -> X with a X = b; of a only one triangle is read."""
     *_, n, _ = b.known_dims
     rank, n = b.rank, b.known_dims[-2]
-    rows = _places(cx, n, rank, rank - 2)
+    rows = cx.places(n, rank, rank - 2)
     last = cx.scalar(n - 1, torch.int64)
 
     def step(i: Value, keep: Value, b: Value) -> list[Value]:
@@ -331,7 +331,7 @@ def linalg_cholesky_ex(
     rank, dtype = self.rank, cx.dtype(self)
     if 0 in dims:
         return self, cx.zeros(tuple(batch), torch.int32)
-    rows, columns = _places(cx, n, rank, rank - 2), _places(cx, n, rank, rank - 1)
+    rows, columns = cx.places(n, rank, rank - 2), cx.places(n, rank, rank - 1)
     zero, one = cx.scalar(0, dtype), (*batch, 1, 1)
 
     def step(k: Value, keep: Value, a: Value, info: Value) -> list[Value]:
@@ -390,7 +390,7 @@ def _qr(cx: Rule, self: Value, count: Dim) -> tuple[Value, Value]:
     rank, dtype = self.rank, cx.dtype(self)
     if 0 in dims:
         return self, cx.zeros((*batch, count), dtype)
-    rows, columns = _places(cx, m, rank, rank - 2), _places(cx, n, rank, rank - 1)
+    rows, columns = cx.places(m, rank, rank - 2), cx.places(n, rank, rank - 1)
     zero, one = cx.scalar(0, dtype), cx.scalar(1, dtype)
     down = cx.const([rank - 2], torch.int64)
 
@@ -456,7 +456,7 @@ def ormqr(
 def _product(cx: Rule, reflectors: Value, tau: Value, dims: Dims) -> Value:
     """The first columns of Q: [*B, M, C]."""
     rank, dtype = len(dims), cx.dtype(reflectors)
-    same = cx.op.Equal(_places(cx, dims[-2], rank, rank - 2), _places(cx, dims[-1], rank, rank - 1))
+    same = cx.op.Equal(cx.places(dims[-2], rank, rank - 2), cx.places(dims[-1], rank, rank - 1))
     start = cx.expand(cx.cast(same, dtype), dims)
     return _applied(cx, reflectors, tau, start, dims, forwards=False)
 
@@ -468,7 +468,7 @@ def _applied(
     rank, dtype, count = len(dims), cx.dtype(c), tau.known_dims[-1]
     if 0 in (*dims, count):
         return c
-    rows = _places(cx, dims[-2], rank, rank - 2)
+    rows = cx.places(dims[-2], rank, rank - 2)
     taus = cx.unsqueeze(tau, rank - 1)
     last = cx.scalar(count - 1, torch.int64)
     zero, one = cx.scalar(0, dtype), cx.scalar(1, dtype)
@@ -509,17 +509,8 @@ def _refuse_to_raise(cx: Rule, check_errors: bool) -> None:
 def _unit(cx: Rule, like: Value) -> Value:
     """[*B, N, N] of unit matrices."""
     rank, dims = like.rank, like.known_dims
-    same = cx.op.Equal(_places(cx, dims[-1], rank, rank - 2), _places(cx, dims[-1], rank, rank - 1))
+    same = cx.op.Equal(cx.places(dims[-1], rank, rank - 2), cx.places(dims[-1], rank, rank - 1))
     return cx.expand(cx.cast(same, cx.dtype(like)), dims)
-
-
-def _places(cx: Rule, size: Dim, rank: int, axis: int) -> Value:
-    """0, 1, ... along one axis: int64 [1..., size, ...1]."""
-    dims = tuple(size if i == axis else 1 for i in range(rank))
-    if isinstance(size, int):
-        return cx.reshape(cx.const(list(range(size)), torch.int64), dims)
-    bounds = (cx.scalar(n, torch.int64) for n in (0, size, 1))
-    return cx.reshape(_sized(cx.op.Range(*bounds), (size,)), dims)
 
 
 def _mt(cx: Rule, matrix: Value) -> Value:

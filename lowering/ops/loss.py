@@ -18,15 +18,19 @@ aten = torch.ops.aten
 # -------------------------------------------------------------------- regression
 @lowers(aten.mse_loss.default)
 def mse_loss(cx: Rule, self: Value, target: Value, reduction: int) -> Value:
-    """self, target [*broadcast] -> (self - target)^2, reduced."""
-    difference = _difference(cx, self, target)
+    """self, target [*broadcast] -> (self - target)^2, reduced; 16 bits are kept at each step."""
+    difference = _difference(cx, self, target, cx.out.dtype)
     return _reduced(cx, cx.op.Mul(difference, difference), reduction)
 
 
 @lowers(aten.smooth_l1_loss.default)
 def smooth_l1_loss(cx: Rule, self: Value, target: Value, reduction: int, beta: float) -> Value:
-    """self, target [*broadcast] -> 0.5 d^2 / beta below beta, |d| - 0.5 beta above; reduced."""
-    size = cx.op.Abs(_difference(cx, self, target))
+    """self, target [*broadcast] -> 0.5 d^2 / beta below beta, |d| - 0.5 beta above; reduced.
+
+    ATen's kernel keeps float16 at each step, and takes bfloat16 through float32.
+    """
+    wide = torch.float16 if cx.out.dtype is torch.float16 else opmath(cx.out.dtype)
+    size = cx.op.Abs(_difference(cx, self, target, wide))
     if beta == 0:
         return _reduced(cx, size, reduction)
     dtype = cx.dtype(size)
@@ -39,8 +43,12 @@ def smooth_l1_loss(cx: Rule, self: Value, target: Value, reduction: int, beta: f
 
 @lowers(aten.huber_loss.default)
 def huber_loss(cx: Rule, self: Value, target: Value, reduction: int, delta: float) -> Value:
-    """self, target [*broadcast] -> 0.5 d^2 up to delta, delta (|d| - 0.5 delta) above; reduced."""
-    size = cx.op.Abs(_difference(cx, self, target))
+    """self, target [*broadcast] -> 0.5 d^2 up to delta, delta (|d| - 0.5 delta) above; reduced.
+
+    ATen's kernel keeps bfloat16 at each step, and takes float16 through float32.
+    """
+    wide = torch.bfloat16 if cx.out.dtype is torch.bfloat16 else opmath(cx.out.dtype)
+    size = cx.op.Abs(_difference(cx, self, target, wide))
     dtype = cx.dtype(size)
     near = cx.op.Mul(cx.op.Mul(cx.scalar(0.5, dtype), size), size)
     beyond = cx.op.Sub(size, cx.scalar(0.5 * delta, dtype))
@@ -126,8 +134,8 @@ def nll_loss(
 
 
 # -------------------------------------------------------------------- the shared parts
-def _difference(cx: Rule, self: Value, target: Value) -> Value:
-    a, b = cx.promote(self, target, dtype=opmath(cx.out.dtype))
+def _difference(cx: Rule, self: Value, target: Value, dtype: torch.dtype) -> Value:
+    a, b = cx.promote(self, target, dtype=dtype)
     return cx.op.Sub(a, b)
 
 

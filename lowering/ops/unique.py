@@ -104,9 +104,7 @@ def _order(cx: Rule, rows: Value, size: Dim, width: Dim) -> Value:
         _, place = top_k(cx, column, size, 0, False)
         return [going, cx.op.Gather(order, place, axis=0)]
 
-    places = cx.op.Range(*(cx.scalar(n, torch.int64) for n in (0, size, 1)))
-    places.dims = (size,)
-    return cx.loop(width, [places], step)[0]
+    return cx.loop(width, [cx.places(size, 1, 0)], step)[0]
 
 
 def _first(cx: Rule, values: Value, count: Dim) -> Value:

@@ -318,7 +318,10 @@ def channel_shuffle(cx: Rule, self: Value, groups: int) -> Value:
     """self [N, groups * K, *S] -> [N, K * groups, *S]."""
     n, c, *rest = self.known_dims
     if not isinstance(c, int):
-        cx.decline(f"a channel shuffle of {c} channels")
+        place, count = cx.places(c, 1, 0), cx.scalar(groups, torch.int64)
+        width = cx.op.Div(cx.scalar(c, torch.int64), count)
+        source = cx.op.Add(cx.op.Mul(cx.op.Mod(place, count), width), cx.op.Div(place, count))
+        return cx.op.Gather(self, source, axis=1)
     parts = cx.reshape(self, (n, groups, c // groups, *rest))
     return cx.reshape(cx.transpose(parts, (0, 2, 1, *range(3, len(rest) + 3))), cx.out.dims)
 

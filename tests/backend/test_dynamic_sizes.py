@@ -254,6 +254,24 @@ def test_strides_that_depend_on_sizes(name: str) -> None:
         assert len(program.outputs) == len(program.onnx_program.model.graph.outputs) == 1
 
 
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: x[1:],
+        lambda x: x.chunk(2),
+        lambda x: (x.narrow(0, 1, 2) + 1, x.narrow(1, 1, 2)),
+        lambda x: x.diagonal(),
+        lambda x: x[None].expand(3, -1, -1),
+        lambda x: torch.tensor_split(x, 2),
+    ],
+    ids=["slice", "chunk", "narrow", "diagonal", "expand", "tensor_split"],
+)
+def test_views_of_an_input_whose_strides_follow_from_no_size(fn: Fn) -> None:
+    ours = compiled(fn, dynamic=True)
+    for x in (torch.randn(6, 9)[:, :5], torch.randn(9, 6)[:5].t(), torch.randn(7, 13)[:, :4]):
+        same(ours(x), fn(x))
+
+
 def convolved(x: torch.Tensor, n: int) -> torch.Tensor:
     return torch.nn.functional.conv2d(x, torch.ones(2, 3, 3, 3), stride=n) + 1
 

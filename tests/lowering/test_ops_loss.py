@@ -14,6 +14,10 @@ def given(last, fn):
     return lambda *args: fn(*args, last)
 
 
+def rounded(loss, *rest):
+    return lambda a, b: loss(a, b, NONE, *rest)
+
+
 X, Y = torch.randn(3, 4) * 3, torch.randn(3, 4) * 3
 P, T = torch.tensor([0.0, 1e-9, 0.3, 0.7, 1.0]), torch.tensor([0.0, 1.0, 0.4, 1.0, 0.0])
 LOGITS = torch.randn(4, 5).log_softmax(-1)
@@ -116,6 +120,20 @@ CASES += [
             lambda a, b: aten.soft_margin_loss.default(a, b, NONE),
             (torch.linspace(-14, 4, 97).to(dtype), torch.ones(97, dtype=dtype)),
             tolerance=0.0,
+        )
+        for dtype in (torch.float16, torch.bfloat16)
+    ),
+    *(
+        Case(
+            f"{loss} of {dtype} rounds where eager does",
+            rounded(loss, *width),
+            (torch.linspace(-3, 3, 97).to(dtype), torch.linspace(-1, 2, 97).to(dtype)),
+            tolerance=0.0,
+        )
+        for loss, width in (
+            (aten.mse_loss.default, ()),
+            (aten.smooth_l1_loss.default, (0.7,)),
+            (aten.huber_loss.default, (0.7,)),
         )
         for dtype in (torch.float16, torch.bfloat16)
     ),

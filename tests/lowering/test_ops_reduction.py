@@ -65,6 +65,8 @@ CASES = [
     Case("count_nonzero along dims", lambda x: aten.count_nonzero.dim_IntList(x, [0, 1]), (X > 0,)),
     Case("trace", aten.trace.default, (X[0],)),
     Case("trace of a wide int32 matrix", aten.trace.default, (INTS.int(),)),
+    Case("trace of symbolic size", aten.trace.default, (X[0],), dynamic=True),
+    Case("trace of a tall matrix", aten.trace.default, (INTS.T.double(),), dynamic=True),
     Case("prod of everything", aten.prod.default, (X,), max_nodes=1),
     Case("prod along a dim", lambda x: prod(x, 1, True), (X,), max_nodes=1),
     Case("prod of int64 is exact and wraps", lambda x: prod(x, 1), (HUGE + 1,)),
@@ -267,7 +269,6 @@ def test_reduction(case: Case) -> None:
 @pytest.mark.parametrize(
     ("why", "fn", "args", "dynamic"),
     [
-        ("trace of a matrix of symbolic size", aten.trace.default, (X[0],), True),
         ("an integer product over a symbolic size", lambda x: prod(x, 0), (INTS,), True),
         ("which may be empty", lambda x: var(found(x) * x[0], [0]), (MASK,), True),
         ("pdist of a symbolic number of rows", aten._pdist_forward.default, (X[0],), True),

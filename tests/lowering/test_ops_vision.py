@@ -122,6 +122,8 @@ CASES = [
     Case("pixel_unshuffle of [C, H, W]", call(F.pixel_unshuffle, 2), (rand(3, 4, 6),)),
     Case("channel_shuffle", call(aten.channel_shuffle.default, 3),
          (rand(2, 6, 4, 5),), max_nodes=3),
+    Case("channel_shuffle of a symbolic number of channels",
+         call(aten.channel_shuffle.default, 3), (rand(2, 6, 4, 5),), dynamic=True),
     Case("im2col of touching windows", call(aten.im2col.default, [2, 2], [1, 1], [0, 0], [2, 2]),
          (rand(2, 3, 4, 6),)),
     Case("im2col, every option", call(aten.im2col.default, [3, 2], [2, 1], [1, 2], [1, 3]), (X2,)),
