@@ -1,8 +1,4 @@
-"""Operators that torch has whole for speed and does not decompose, in terms of those with rules.
-
-`nn.TransformerEncoderLayer` calls one in inference.
-Ref: aten/src/ATen/native/transformers/transformer.cpp
-"""
+"""Operators that torch keeps whole, for speed or for their errors, in terms of others."""
 
 from __future__ import annotations
 
@@ -43,7 +39,11 @@ def encoder_layer(
     mask: Tensor | None = None,
     mask_type: int | None = None,
 ) -> Tensor:
-    """src [B, L, E] -> [B, L, E]: attention and a feed-forward network, each added to its input."""
+    """src [B, L, E] -> [B, L, E]: attention and a feed-forward network, each added to its input.
+
+    `nn.TransformerEncoderLayer` calls it in inference.
+    Ref: aten/src/ATen/native/transformers/transformer.cpp
+    """
 
     def norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return functional.layer_norm(x, [embed_dim], weight, bias, eps)
@@ -76,6 +76,14 @@ def _attention(qkv: Tensor, heads: int, mask: Tensor | None, mask_type: int | No
     return attended.transpose(1, 2).flatten(2)
 
 
+def cholesky(self: Tensor, upper: bool = False) -> Tensor:
+    """self [*B, N, N] -> its factor [*B, N, N]; its error comes from the check behind it."""
+    factor, info = torch.linalg.cholesky_ex(self, upper=upper)
+    aten._linalg_check_errors(info, "cholesky", is_matrix=self.dim() == 2)
+    return factor
+
+
 DECOMPOSITIONS: Mapping[OpOverload, Callable[..., Any]] = {
     aten._transformer_encoder_layer_fwd.default: encoder_layer,
+    aten.cholesky.default: cholesky,
 }

@@ -83,11 +83,18 @@ def mark_trailing_view(node: torch.fx.Node) -> None:
     node.meta[_TRAILING] = True
 
 
+_CHECKS = (
+    torch.ops.aten._linalg_check_errors.default,  # noqa: SLF001 - their names
+    torch.ops.aten._assert_scalar.default,  # noqa: SLF001
+)
+
+
 def _is_check(node: torch.fx.Node) -> bool:
     """Does it only check numbers known at run time? It computes nothing that ONNX could."""
-    if node.target is torch.ops.higher_order.with_effects:
-        return node.args[1] is torch.ops.aten._linalg_check_errors.default  # noqa: SLF001
-    return node.target is torch.ops.aten._assert_scalar.default  # noqa: SLF001 - its name
+    target = node.target
+    if target is torch.ops.higher_order.with_effects:
+        target = node.args[1]
+    return target in _CHECKS
 
 
 _FREE = frozenset(
@@ -110,6 +117,11 @@ def _is_native(node: torch.fx.Node, refused: Mapping[torch.fx.Node, Reason]) -> 
     return is_operator(node) and node not in refused
 
 
+def _is_float(node: torch.fx.Node) -> bool:
+    """Does the node return a float computed at run time?"""
+    return isinstance(node.meta.get("val"), torch.SymFloat)
+
+
 def _is_ordered(node: torch.fx.Node) -> bool:
     """Must this eager node keep its place among its like? Random draws, writes, unknown effects."""
     if not is_operator(node):
@@ -130,7 +142,9 @@ def _levels(
             levels[node] = 0
             continue
         level = max((levels[p] for p in node.all_input_nodes), default=0)
-        if is_symbolic(node) or node.target is operator.getitem:
+        if _is_float(node):
+            levels[node] = level + level % 2  # made in Python, and fed
+        elif is_symbolic(node) or node.target is operator.getitem:
             levels[node] = level  # goes with what it reads
         elif _is_native(node, refused):
             levels[node] = level + (level % 2 == 0)
@@ -202,19 +216,21 @@ def _region(
     inputs: dict[torch.fx.Node, None] = {}
     for node in computing:
         for source in node.all_input_nodes:
-            if source in inside or is_symbolic(source) or inner_graph(source) is not None:
+            if source in inside or inner_graph(source) is not None:
                 continue
+            if is_symbolic(source) and not _is_float(source):
+                continue  # sizes are read off inputs, or fed where none has them
             if constant_tensor(source) is not None:
                 constants[source] = None
             else:
                 inputs[source] = None
-    for node in symbols.needed(computing, inputs, level):
-        inputs[node] = None
     outputs = tuple(
         n
         for n in computing
         if isinstance(n.meta["val"], torch.Tensor) and any(_reads(u, inside) for u in n.users)
     )
+    for node in symbols.needed(computing, outputs, inputs, level):
+        inputs[node] = None
     ordered = tuple(sorted(inputs, key=lambda n: order[n]))
     return Region((*constants, *computing), ordered, outputs)
 
@@ -237,19 +253,25 @@ class _SymbolProviders:
     def needed(
         self,
         nodes: Iterable[torch.fx.Node],
+        outputs: Iterable[torch.fx.Node],
         inputs: Iterable[torch.fx.Node],
         level: int,
     ) -> list[torch.fx.Node]:
-        """Size nodes to feed into a region of these nodes and tensor inputs."""
+        """Size nodes to feed into a region of these nodes and tensor inputs.
+
+        Also those that only the strides of its outputs name, such as an input's own.
+        """
         if not self._nodes:
             return []
         known = {d for n in inputs for d in _dims(n) if not isinstance(d, int)}
-        wanted: dict[Dim, None] = {}
+        read = [d for n in outputs for d in dims_of(n.meta["val"].stride())]
         for node in nodes:
             sources = [n for n in node.all_input_nodes if is_symbolic(n)]
-            for dim in (*_dims(node), *(d for s in sources for d in _dims(s))):
-                if not isinstance(dim, int) and dim not in known:
-                    wanted.update((simplify(symbol), None) for symbol in dim.free_symbols)
+            read += [*_dims(node), *(d for s in sources for d in _dims(s))]
+        wanted: dict[Dim, None] = {}
+        for dim in read:
+            if not isinstance(dim, int) and dim not in known:
+                wanted.update((simplify(symbol), None) for symbol in dim.free_symbols)
         found: list[torch.fx.Node] = []
         for symbol in wanted:
             node = self._nodes.get(symbol)

@@ -20,7 +20,7 @@ from .dims import dim_of, dims_of, text
 from .layout import output_layout
 from .passes import run_passes
 from .region import Region, constant_tensor, inner_graph, is_symbolic, location, source_line
-from .registry import Registry, bind_arguments
+from .registry import Lowering, Registry, bind_arguments
 from .rule import Meta, Rule, metas
 from .value import Complex, Declined, NeedsOpset, Value
 from .verdict import in_graph
@@ -119,6 +119,10 @@ class _Interpreter:
             value = Value(name, ir.DataType.INT64, (1,))
             self.builder.sizes.give(dim_of(val), value)
             return value
+        if isinstance(val, torch.SymFloat):
+            value = self.builder.input(name, ir.DataType.DOUBLE, ())
+            self.env[node] = value
+            return value
         dims = dims_of(val.shape)
         if val.dtype in dtypes.REAL:
             real = dtypes.TO_ONNX[dtypes.REAL[val.dtype]]
@@ -144,6 +148,7 @@ class _Interpreter:
         else:
             bound = bind_arguments(lowering.arguments, node.args, node.kwargs)
             arguments = [self._argument(a) for a in bound]
+            _refuse_numbers(lowering, bound)
         try:
             result = lowering.rule(self.cx, *arguments)
         except (Declined, DynamoOnnxError):
@@ -314,6 +319,16 @@ def _check(node: torch.fx.Node, value: Value, expected: torch.Tensor) -> None:
             f"{node.target} ({node.name}, {source_line(location(node))!r}): "
             f"the rule returned shape {value.dims}, eager returns {dims}"
         )
+
+
+def _refuse_numbers(lowering: Lowering, bound: Sequence[object]) -> None:
+    """Floats computed at run time come as Values, which not every rule takes as a number."""
+    assert lowering.arguments is not None
+    for argument, arg in zip(lowering.arguments, bound, strict=True):
+        val = arg.meta.get("val") if isinstance(arg, torch.fx.Node) else None
+        if isinstance(val, torch.SymFloat) and argument.name.rstrip("_") not in lowering.values:
+            detail = f"{argument.name} is a float computed at run time"
+            raise Declined(Reason(ReasonKind.SYMBOLIC, detail))
 
 
 def is_complex(node: torch.fx.Node) -> bool:

@@ -35,7 +35,8 @@ class Lowering:
     """A registered rule. `supports` reads metadata only and says why not, or None.
 
     `numbers` are the arguments that ONNX has as attributes: they cannot be computed from sizes.
-    With a tensor of more than `largest` elements the operator stays in eager.
+    `values` are those that the rule takes as Values too (annotated `Operand`): they may be computed
+    at run time. With a tensor of more than `largest` elements the operator stays in eager.
     """
 
     op: Operator
@@ -43,6 +44,7 @@ class Lowering:
     supports: Supports | None
     arguments: tuple[Argument, ...] | None  # None for an operator without a schema
     numbers: frozenset[str] = frozenset()
+    values: frozenset[str] = frozenset()
     largest: int | None = None
 
 
@@ -100,7 +102,8 @@ class Registry:
             _check_parameters(op, rule, arguments)
         except LoweringError:  # another version of the library
             return None
-        return self._lowerings.setdefault(op, Lowering(op, rule, None, arguments))
+        made = Lowering(op, rule, None, arguments, values=_operands(rule))
+        return self._lowerings.setdefault(op, made)
 
     def register(
         self,
@@ -126,7 +129,9 @@ class Registry:
         if isinstance(op, OpOverload):
             arguments = schema_arguments(op)
             _check_parameters(op, rule, arguments)
-        self._lowerings[op] = Lowering(op, rule, supports, arguments, frozenset(numbers), largest)
+        self._lowerings[op] = Lowering(
+            op, rule, supports, arguments, frozenset(numbers), _operands(rule), largest
+        )
         self.version += 1
 
     def unregister(self, op: Operator) -> None:
@@ -221,6 +226,12 @@ def bind_arguments(
         else:
             bound.append(argument.default)
     return bound
+
+
+def _operands(rule: RuleFunction) -> frozenset[str]:
+    """The parameters that a rule takes as Values as well as numbers."""
+    parameters = inspect.signature(rule).parameters.values()
+    return frozenset(p.name.rstrip("_") for p in parameters if p.annotation == "Operand")
 
 
 def _check_parameters(op: OpOverload, rule: RuleFunction, arguments: tuple[Argument, ...]) -> None:

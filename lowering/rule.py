@@ -224,11 +224,12 @@ class Rule:
         """[*dims] of ones."""
         return self.full(dims, 1, dtype)
 
-    def full(self, dims: Dims, value: Scalar, dtype: torch.dtype) -> Value:
+    def full(self, dims: Dims, value: Operand, dtype: torch.dtype) -> Value:
         """[*dims] of one number; small ones are constants."""
-        if is_static(dims) and numel(dims) <= 64 and not isinstance(value, sympy.Expr):
+        known = not isinstance(value, (Value, sympy.Expr))
+        if known and is_static(dims) and numel(dims) <= 64:
             return self.const(np.full(dims, _wrap(value, dtype)), dtype)
-        return self.expand(self.scalar(value, dtype), dims)
+        return self.expand(self.as_value(value, dtype), dims)
 
     def places(self, size: Dim, rank: int, axis: int) -> Value:
         """0, 1, ... size - 1 along one axis: int64 [1..., size, ...1] of this rank."""
@@ -331,7 +332,8 @@ def metas(node: torch.fx.Node) -> tuple[Meta, ...]:
 
 
 def _fake(arg: object) -> Any:  # noqa: ANN401 - a FakeTensor or a number
-    return arg.meta["val"] if isinstance(arg, torch.fx.Node) else arg
+    val = arg.meta["val"] if isinstance(arg, torch.fx.Node) else arg
+    return 1.0 if isinstance(val, torch.SymFloat) else val
 
 
 def _wrap(value: float, dtype: torch.dtype) -> float:

@@ -11,6 +11,7 @@ import torch.fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from ..runtime.errors import Reason, ReasonKind
+from .absent import ABSENT
 from .dtypes import REAL, TO_ONNX
 from .region import inner_graph, is_symbolic
 from .registry import Lowering, Registry
@@ -34,7 +35,8 @@ def verdict(
     is_complex = any(t.dtype in REAL for t in tensors)
     lowering = registry.get_complex(target) if is_complex else registry.get(target)
     if lowering is None and is_complex:
-        return Reason(ReasonKind.NO_RULE, f"{target} has no lowering for complex numbers")
+        detail = f"ONNX has no complex numbers, and {target} no form in pairs of reals here"
+        return Reason(ReasonKind.NO_RULE, detail)
     if lowering is None:
         return _no_rule(target)
     reason = next(filter(None, (unsupported_tensor(t, device_type) for t in tensors)), None)
@@ -91,8 +93,10 @@ def _no_rule(target: OpOverload | HigherOrderOperator) -> Reason:
         return Reason(ReasonKind.RANDOM, f"{target} draws from torch's generator")
     if target._schema.is_mutable:
         return Reason(ReasonKind.MUTATION, f"{target} writes to its arguments")
+    missing = ABSENT.get(target._opname)
+    what = f"{target} has no ONNX lowering"
     hint = "register one with dynamo_onnx.lowers"
-    return Reason(ReasonKind.NO_RULE, f"{target} has no ONNX lowering", hint)
+    return Reason(ReasonKind.NO_RULE, f"ONNX has no {missing}" if missing else what, hint)
 
 
 def unsupported_tensor(value: torch.Tensor, device_type: str) -> Reason | None:

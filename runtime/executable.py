@@ -29,7 +29,7 @@ from .weights import WeightWatch, freezable
 
 log = logging.getLogger(__name__)
 
-Argument: TypeAlias = "torch.Tensor | int"
+Argument: TypeAlias = "torch.Tensor | int | float"
 REOPENS_BEFORE_LIVE = 2
 # onnxruntime's exceptions have no common base below Exception.
 ORT_ERRORS: tuple[type[Exception], ...] = (

@@ -69,10 +69,15 @@ def ort_value(tensor: torch.Tensor) -> ort.OrtValue:
     return ort.OrtValue(ort_c.OrtValue.from_dlpack(to_dlpack(tensor.detach())))
 
 
-def as_input(value: torch.Tensor | int) -> torch.Tensor:
-    """A size as an int64 [1] tensor; complex numbers as pairs of reals; others as they are."""
+def as_input(value: torch.Tensor | float) -> torch.Tensor:
+    """A size as an int64 [1] tensor, another number as a float64 [].
+
+    Complex numbers become pairs of reals; other tensors stay as they are.
+    """
     if isinstance(value, int):
         return torch.tensor([value])
+    if isinstance(value, float):
+        return torch.tensor(value, dtype=torch.float64)
     return torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
 
 

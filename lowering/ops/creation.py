@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from ..registry import lowers
-from ..rule import Rule, Scalar
+from ..rule import Operand, Rule, Scalar
 from ..value import Value
 from ._pointwise import static
 
@@ -17,19 +17,25 @@ MAX_CONSTANT = 4096  # elements; longer sequences are computed, so that programs
 
 
 @lowers(aten.full.default)
-def full(cx: Rule, size: object, fill_value: Scalar, *_: object) -> Value:
+def full(cx: Rule, size: object, fill_value: Operand, *_: object) -> Value:
     """A number -> [*size] of it, in the given dtype or that of the number."""
     return cx.full(cx.out.dims, fill_value, cx.out.dtype)
 
 
-@lowers(aten.full_like.default, aten.fill.Scalar)
-def full_like(cx: Rule, self: Value, *rest: Scalar) -> Value:
+@lowers(aten.full_like.default)
+def full_like(cx: Rule, self: Value, fill_value: Operand, *_: object) -> Value:
     """self [*A] -> [*A] of one number; of self nothing but dtype and dims matter."""
-    return cx.full(cx.out.dims, rest[0], cx.out.dtype)
+    return cx.full(cx.out.dims, fill_value, cx.out.dtype)
+
+
+@lowers(aten.fill.Scalar)
+def fill_scalar(cx: Rule, self: Value, value: Operand) -> Value:
+    """self [*A] -> [*A] of one number."""
+    return cx.full(cx.out.dims, value, cx.out.dtype)
 
 
 @lowers(aten.new_full.default)
-def new_full(cx: Rule, self: Value, size: object, fill_value: Scalar, *_: object) -> Value:
+def new_full(cx: Rule, self: Value, size: object, fill_value: Operand, *_: object) -> Value:
     """self gives the dtype -> [*size] of one number."""
     return cx.full(cx.out.dims, fill_value, cx.out.dtype)
 
@@ -71,9 +77,9 @@ def ones(cx: Rule, *_: object) -> Value:
 
 
 @lowers(aten.scalar_tensor.default)
-def scalar_tensor(cx: Rule, s: Scalar, *_: object) -> Value:
+def scalar_tensor(cx: Rule, s: Operand, *_: object) -> Value:
     """A number -> []."""
-    return cx.scalar(s, cx.out.dtype)
+    return cx.as_value(s, cx.out.dtype)
 
 
 # ------------------------------------------------------------------ sequences

@@ -51,3 +51,15 @@ def test_dynamic_lengths() -> None:
         for length in (5, 7):
             x = torch.randn(2, length, 16)
             torch.testing.assert_close(ours(x), layer(x))
+
+
+@pytest.mark.parametrize("upper", [False, True])
+def test_a_cholesky_factor_and_its_error(upper: bool) -> None:
+    ours = torch.compile(
+        lambda x: torch.cholesky(x, upper) * 2, backend="onnx", options={"strict": True}
+    )
+    x = torch.randn(3, 4, 4)
+    x = x @ x.mT + torch.eye(4)
+    torch.testing.assert_close(ours(x), torch.cholesky(x, upper) * 2, check_stride=True)
+    with pytest.raises(torch.linalg.LinAlgError, match="not positive-definite"):
+        ours(-x)

@@ -210,15 +210,36 @@ def test_a_scalar_read_from_a_tensor_is_a_size() -> None:
             same(ours(x, torch.tensor(n)), fn(x, torch.tensor(n)))
 
 
-def test_a_float_read_from_a_tensor() -> None:
-    def fn(x: torch.Tensor) -> torch.Tensor:
-        return x * x.max().item() + 1
-
-    ours = torch.compile(fn, backend="onnx", fullgraph=True)
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: x * x.max().item() + 1,
+        lambda x: (x / x.abs().sum().item()).exp() - x.min().item(),
+        lambda x: torch.full((3,), x.mean().item()) + x.shape[0],
+        lambda x: torch.full_like(x, (x[0] + 1).item() ** 2),
+        lambda x: torch.where(x > x[0].item(), x, 2 * x[1].item()),
+        lambda x: (x.long() * x.max().item()).cos(),
+    ],
+    ids=["product", "two", "full", "power", "where", "of integers"],
+)
+def test_a_float_read_from_a_tensor(fn: Fn) -> None:
+    options = {"strict": True, "min_region": 1}
+    ours = torch.compile(fn, backend="onnx", fullgraph=True, options=options)
     with torch._dynamo.config.patch(capture_scalar_outputs=True):
         for _ in range(3):
             x = torch.randn(5)
             same(ours(x), fn(x))
+
+
+def test_a_float_that_onnx_has_as_an_attribute_is_named() -> None:
+    ours = torch.compile(
+        lambda x: torch.nn.functional.leaky_relu(x + 1, x[0].item()) * 2, backend="onnx"
+    )
+    with torch._dynamo.config.patch(capture_scalar_outputs=True):
+        x = torch.rand(4)
+        same(ours(x), torch.nn.functional.leaky_relu(x + 1, x[0].item()) * 2)
+    (fallback,) = [f for f in dynamo_onnx.report(ours).fallbacks if "leaky_relu" in f.op]
+    assert "negative_slope is a float computed at run time" in str(fallback.reason)
 
 
 def test_without_capture_item_breaks_the_graph() -> None:

@@ -85,31 +85,17 @@ def calls(name: str, dtype: str, samples: int) -> Iterator[Call]:
             count = samples if variant == "function" else max(1, samples // 2)
             for index, sample in enumerate(_samples(op, DTYPES[dtype], count)):
                 case = Case(name, dtype, variant, index)
-                leaves, spec = pytree.tree_flatten((sample.input, sample.args, sample.kwargs))
-                call = _call(case, function, leaves, spec, op)
+                call = _call(case, function, sample, op)
                 if call is not None:
                     yield call
 
 
-def _call(case: Case, function: Any, leaves: list[Any], spec: Any, op: Any) -> Call | None:
+def _call(case: Case, function: Any, sample: Any, op: Any) -> Call | None:
     """Tensors become arguments; everything else stays in the closure.
 
     None for an `out=` variant of what returns something other than tensors.
     """
-    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
-    fixed = [None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-
-    def fn(*tensors: torch.Tensor) -> Any:
-        filled = list(fixed)
-        for place, tensor in zip(places, tensors, strict=False):
-            filled[place] = tensor
-        first, args, kwargs = pytree.tree_unflatten(filled, spec)
-        out = tensors[len(places) :]
-        if out:
-            kwargs = {**kwargs, "out": out[0] if len(out) == 1 else tuple(out)}
-        return function(first, *args, **kwargs)
-
-    args = tuple(leaves[i] for i in places)
+    fn, args = _flat(function, sample, "")
     given = len(args)
     if case.variant == "out":
         with torch.no_grad():
@@ -117,8 +103,47 @@ def _call(case: Case, function: Any, leaves: list[Any], spec: Any, op: Any) -> C
         outs = pytree.tree_leaves(expected)
         if not all(isinstance(o, torch.Tensor) for o in outs):
             return None
+        fn, args = _flat(function, sample, "out" if len(outs) == 1 else "*out")
         args += tuple(torch.empty(o.shape, dtype=o.dtype) for o in outs)
     return Call(case, fn, args, len(args) - given, op.name not in UNDEFINED_VALUES)
+
+
+def _flat(function: Any, sample: Any, out: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The call as a function of its tensors alone, and those.
+
+    It is written out, as a user would: Dynamo takes longer over `tree_unflatten` than over the
+    rest of a case. Numbers stay variables of a closure, which dynamic shapes make symbols of.
+    `out` is "out" for one more tensor as `out=`, "*out" for several.
+    """
+    tensors: list[torch.Tensor] = []
+    others: list[Any] = []
+
+    def text(value: Any) -> str:
+        if isinstance(value, torch.Tensor):
+            tensors.append(value)
+            return f"t{len(tensors) - 1}"
+        if type(value) is dict:
+            return "{" + ", ".join(f"{k!r}: {text(v)}" for k, v in value.items()) + "}"
+        if type(value) in (list, tuple):
+            items = "".join(f"{text(v)}, " for v in value)
+            return f"[{items}]" if type(value) is list else f"({items})"
+        others.append(value)
+        return f"c{len(others) - 1}"
+
+    arguments = [text(a) for a in (sample.input, *sample.args)]
+    arguments += [f"{name}={text(value)}" for name, value in sample.kwargs.items()]
+    taken = [f"t{i}" for i in range(len(tensors))]
+    if out:
+        taken, arguments = [*taken, out], [*arguments, "out=out"]
+    made: dict[str, Any] = {}
+    exec(
+        f"def make(function, {', '.join(f'c{i}' for i in range(len(others)))}):\n"
+        f"    def fn({', '.join(taken)}):\n"
+        f"        return function({', '.join(arguments)})\n"
+        "    return fn\n",
+        made,
+    )
+    return made["make"](function, *others), tuple(tensors)
 
 
 def _function(op: Any, variant: str) -> Any:
