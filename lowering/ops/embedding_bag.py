@@ -9,6 +9,7 @@ from ..dims import Dim, may_be_zero
 from ..registry import lowers
 from ..rule import Rule
 from ..value import Value
+from .index import from_zero
 
 aten = torch.ops.aten
 
@@ -44,7 +45,7 @@ def embedding_bag(
         return cx.zeros(cx.out.dims, dtype), None, None, None
     if may_be_zero(count):
         cx.decline("bags of a data-dependent number of embeddings, which may be none")
-    rows: Value = cx.op.Gather(weight, indices)
+    rows: Value = cx.op.Gather(weight, from_zero(cx, indices))
     rows.dims = (count, width)
     if per_sample_weights is not None:
         rows = cx.op.Mul(rows, cx.reshape(per_sample_weights, (count, 1)))

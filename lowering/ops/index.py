@@ -107,6 +107,32 @@ def index_type(cx: Rule, value: Value) -> Value:
     return value if cx.dtype(value) in (torch.int32, torch.int64) else cx.cast(value, torch.int64)
 
 
+# What these give is never negative.
+_FROM_ZERO = frozenset({"ArgMax", "ArgMin", "NonZero", "Range", "Shape", "TopK"})
+_PASSED_ON = frozenset({"Cast", "Expand", "Reshape", "Slice", "Transpose"})
+
+
+def from_zero(cx: Rule, index: Value) -> Value:
+    """Indices that eager refuses below 0, int32 or int64: beyond every dim where they are.
+
+    ONNX counts negative ones from the end; beyond the dim it fails, and eager then raises its own
+    error. Mod gives what is negative the divisor's sign: -1 becomes the greatest integer but one.
+    Ref: https://onnx.ai/onnx/operators/onnx__Mod.html
+    """
+    index = index_type(cx, index)
+    array, maker = cx.builder.constant_array(index), index.producer()
+    while maker is not None and maker.op_type in _PASSED_ON:
+        source = maker.inputs[0]
+        maker = None if source is None else source.producer()
+    known = array is not None and not (array < 0).any()
+    if known or (maker is not None and maker.op_type in _FROM_ZERO):
+        return index
+    dtype = cx.dtype(index)
+    wrapped: Value = cx.op.Mod(index, cx.scalar(torch.iinfo(dtype).max, dtype))
+    wrapped.dims = index.dims
+    return wrapped
+
+
 def _varying(dims: Dims, rank: int) -> list[int]:
     """The axes of the broadcast shape along which an index of these dims is not constant."""
     return [rank - len(dims) + axis for axis, d in enumerate(dims) if d != 1]
@@ -223,7 +249,8 @@ def nonzero_static(cx: Rule, self: Value, size: Dim, fill_value: int) -> Value:
 # ---------------------------------------------------------------- along one dim
 @lowers(aten.index_select.default)
 def index_select(cx: Rule, self: Value, dim: int, index: Value) -> Value:
-    """self [*A, D, *B], index [N] or [] -> [*A, N, *B]. ONNX also takes negative indices."""
+    """self [*A, D, *B], index [N] or [] -> [*A, N, *B]."""
+    index = from_zero(cx, index)
     if self.rank == 0:
         picked = cx.op.Gather(cx.reshape(self, (1,)), cx.reshape(index, (1,)), axis=0)
         picked.dims = (1,)
@@ -235,14 +262,14 @@ def index_select(cx: Rule, self: Value, dim: int, index: Value) -> Value:
 
 @lowers(aten.gather.default)
 def gather(cx: Rule, self: Value, dim: int, index: Value, sparse_grad: bool) -> Value:
-    """self [*D], index [*I] (I <= D but for dim) -> [*I]. ONNX also takes negative indices.
+    """self [*D], index [*I] (I <= D but for dim) -> [*I].
 
     Ref: https://onnx.ai/onnx/operators/onnx__GatherElements.html
     """
     if 0 in cx.out.dims:
         return cx.zeros(cx.out.dims, cx.out.dtype)
     rank = max(self.rank, index.rank, 1)
-    source, positions = at_least_1d(cx, self), at_least_1d(cx, index)
+    source, positions = at_least_1d(cx, self), at_least_1d(cx, from_zero(cx, index))
     picked = cx.op.GatherElements(source, positions, axis=cx.axis(dim, rank))
     picked.dims = positions.dims
     return cx.reshape(picked, cx.out.dims)
@@ -270,7 +297,6 @@ def embedding(
 ) -> Value:
     """weight [V, E], indices [*I] -> [*I, E]; the other arguments matter to gradients only.
 
-    ONNX also takes negative indices, which raise in eager.
     Ref: https://onnx.ai/onnx/operators/onnx__Gather.html
     """
-    return cx.op.Gather(weight, indices, axis=0)
+    return cx.op.Gather(weight, from_zero(cx, indices), axis=0)

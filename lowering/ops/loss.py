@@ -10,6 +10,7 @@ from ..registry import lowers
 from ..rule import Rule
 from ..value import Value
 from ._pointwise import log1p
+from .index import from_zero
 from .reduction import nothing, reduce
 
 aten = torch.ops.aten
@@ -99,7 +100,7 @@ def nll_loss(
     """self [C], [N, C] or [N, C, *D] (log-probabilities), target [N, *D] -> loss, total weight.
 
     Spelled out, as ONNX's NegativeLogLikelihoodLoss has no kernel of its own and does not return
-    the weight. ATen raises for a target outside 0..C-1; Gather raises beyond -C..C-1 only.
+    the weight.
     """
     dtype = opmath(cx.out.dtype)
     single = self.rank == 1
@@ -109,7 +110,7 @@ def nll_loss(
     labels = cx.reshape(target, shape)
     zero = cx.scalar(0, dtype)
     kept = cx.op.Not(cx.op.Equal(labels, cx.scalar(ignore_index, cx.dtype(labels))))
-    chosen = cx.op.Where(kept, labels, cx.scalar(0, cx.dtype(labels)))
+    chosen = from_zero(cx, cx.op.Where(kept, labels, cx.scalar(0, cx.dtype(labels))))
     dims = (1,) if single else (shape[0], 1, *shape[1:])
     picked = cx.op.GatherElements(x, cx.reshape(chosen, dims), axis=classes)
     picked.dims = dims

@@ -19,7 +19,7 @@ from ..registry import lowers
 from ..rule import Rule, Scalar
 from ..value import Value
 from ._pointwise import choose
-from .index import at_least_1d, index_type, joint_index, move_block
+from .index import at_least_1d, from_zero, index_type, joint_index, move_block
 
 aten = torch.ops.aten
 
@@ -230,7 +230,7 @@ def _scatter_along(
 ) -> Value:
     if 0 in index.known_dims:
         return target
-    data, positions, updates = (at_least_1d(cx, v) for v in (target, index, src))
+    data, positions, updates = (at_least_1d(cx, v) for v in (target, from_zero(cx, index), src))
     axis = cx.axis(dim, data.rank)
     wanted = positions.known_dims
     if updates.dims != wanted:
@@ -347,18 +347,18 @@ def index_add(cx: Rule, self: Value, dim: int, index: Value, source: Value, alph
         source = cx.cast(source, cx.out.dtype)
     if self.rank < 2:
         _decline_stepwise_rounding(cx, numel(index.known_dims))
-    return _scatter_slices(cx, self, dim, index, source, "add")
+    return _scatter_slices(cx, self, dim, from_zero(cx, index), source, "add")
 
 
 @lowers(aten.index_copy.default)
 def index_copy(cx: Rule, self: Value, dim: int, index: Value, source: Value) -> Value:
     """self [*A, D, *B] with source [*A, N, *B] written at index [N] along dim."""
-    return _scatter_slices(cx, self, dim, index, source, "none")
+    return _scatter_slices(cx, self, dim, from_zero(cx, index), source, "none")
 
 
 @lowers(aten.index_fill.int_Scalar, aten.index_fill.int_Tensor)
 def index_fill(cx: Rule, self: Value, dim: int, index: Value, value: Value | Scalar) -> Value:
-    """self [*A, D, *B] with one number written at index [N] along dim."""
+    """self [*A, D, *B] with one number written at index [N], which may be negative, along dim."""
     dims = at_least_1d(cx, self).known_dims
     axis = cx.axis(dim, len(dims))
     source = (*dims[:axis], numel(index.known_dims), *dims[axis + 1 :])
@@ -374,6 +374,7 @@ def index_reduce(
     reduction = _REDUCTIONS[reduce]
     if reduction in ("mean", "mul"):
         _decline_stepwise_rounding(cx, numel(index.known_dims))
+    index = from_zero(cx, index)
     return _scatter_slices(cx, self, dim, index, source, reduction, include_self=include_self)
 
 

@@ -30,7 +30,7 @@ CASES = [
     case
     for mode in ("sum", "mean")
     for case in (
-        Case(f"{mode} of bags of one size", rows(mode), (W, TABLE), max_nodes=5),
+        Case(f"{mode} of bags of one size", rows(mode), (W, TABLE), max_nodes=6),
         Case(f"{mode} of bags", bags(mode), (W, I, BEGINS)),
         Case(f"{mode} of bags, float64", bags(mode), (W.double(), I, BEGINS)),
         Case(f"{mode} of bags with int32 indices", bags(mode), (W, I.int(), BEGINS.int())),

@@ -191,7 +191,7 @@ CASES = [
         "index_select",
         lambda x, i: aten.index_select.default(x, -1, i),
         (X, torch.tensor([3, 0])),
-        max_nodes=1,
+        max_nodes=2,
     ),
     Case(
         "index_select by a 0-d index",
@@ -213,7 +213,7 @@ CASES = [
         "gather",
         lambda x, i: aten.gather.default(x, 1, i),
         (M, torch.tensor([[0, 4], [2, 2]])),
-        max_nodes=1,
+        max_nodes=2,
     ),
     Case(
         "gather of longer rows",
@@ -250,7 +250,7 @@ CASES = [
         "embedding",
         lambda w, i: aten.embedding.default(w, i, 1),
         (X[0], torch.tensor([[0, 2]])),
-        max_nodes=1,
+        max_nodes=2,
     ),
     Case(
         "embedding by int32",

@@ -144,13 +144,13 @@ SCATTERS = [
         "scatter",
         lambda x, i, s: aten.scatter.src(x, 1, i, s),
         (M, INDEX[:, 1:], SRC[:, 1:]),
-        max_nodes=1,
+        max_nodes=2,
     ),
     Case(
         "scatter with a source longer than the index",
         lambda x, i, s: aten.scatter.src(x, 0, i, s),
         (M, INDEX[:, :1], SRC),
-        max_nodes=2,
+        max_nodes=3,
     ),
     Case(
         "scatter of 0-d tensors",
@@ -198,7 +198,7 @@ SCATTERS = [
         "scatter_add",
         lambda x, i, s: aten.scatter_add.default(x, 1, i, s),
         (M, INDEX, SRC),
-        max_nodes=1,
+        max_nodes=2,
     ),
     Case(
         "scatter_add of bfloat16",
@@ -250,7 +250,7 @@ SCATTERS = [
         "index_copy of rows is a ScatterND",
         lambda x, i, s: aten.index_copy.default(x, 0, i, s),
         (M, torch.tensor([0, 3]), -M[:2]),
-        max_nodes=2,
+        max_nodes=3,
     ),
     Case(
         "index_copy on an inner dim",
