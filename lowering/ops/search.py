@@ -1,4 +1,4 @@
-"""Where values stand among sorted boundaries: searchsorted, bucketize, histc."""
+"""Where values stand among boundaries, and how many of each: searchsorted, histc, bincount, ..."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..rule import Rule, Scalar
 from ..value import Value
 from ._approximation import number
 from ._pointwise import static
+from .index import from_zero
 
 aten = torch.ops.aten
 
@@ -147,3 +148,22 @@ def histc(cx: Rule, self: Value, bins: Dim, min: Scalar, max: Scalar) -> Value:
     )
     counted.dims = (bins + 1,)
     return cx.cast(cx.slice(counted, 0, 0, bins), dtype)
+
+
+@lowers(aten.bincount.default)
+def bincount(cx: Rule, self: Value, weights: Value | None, minlength: Dim) -> Value:
+    """self [N] of integers from 0 on -> how often each comes, or the sums of its weights [N].
+
+    There are as many as the largest, and at least `minlength`.
+    """
+    x = cx.cast(self, torch.int64)
+    one, last = cx.scalar(1, torch.int64), cx.const([-1], torch.int64)
+    most = cx.op.ReduceMax(cx.op.Concat(x, last, axis=0), cx.ints([0]), keepdims=1)
+    length = cx.op.Max(cx.op.Add(most, one), cx.ints([minlength]))
+    dtype = cx.out.dtype
+    nothing = cx.op.Expand(cx.scalar(0, dtype), length)
+    each = cx.scalar(1, dtype) if weights is None else cx.cast(weights, dtype)
+    each = cx.expand(each, self.known_dims)
+    counted: Value = cx.op.ScatterElements(nothing, from_zero(cx, x), each, axis=0, reduction="add")
+    counted.dims = cx.out.dims
+    return counted

@@ -12,10 +12,9 @@ import torch
 from ..registry import registry
 from ..torchlib import register_tail
 
-aten, prims = torch.ops.aten, torch.ops.prims
+prims = torch.ops.prims
 
 TAIL = [
-    aten.bincount.default,
     prims.abs.default,
     prims.acos.default,
     prims.acosh.default,

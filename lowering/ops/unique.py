@@ -31,7 +31,7 @@ def unique2(
     back = cx.op.ScatterElements(order, order, inverse, axis=0)
     back.dims = (count,)
     back = cx.reshape(back, self.known_dims)
-    return _wanted(cx, values, back, counts, return_inverse, return_counts)
+    return _wanted(cx, values, back, counts)
 
 
 @lowers(aten.unique_consecutive.default)
@@ -40,14 +40,14 @@ def unique_consecutive(
 ) -> tuple[Value, Value, Value]:
     """self [*A] -> the first of each run of equal ones; without `dim`, of elements."""
     if dim is not None:
-        return _rows(cx, self, dim, False, return_inverse, return_counts)
+        return _rows(cx, self, dim, ordered=False)
     count = numel(self.known_dims)
     if count == 0:
         return _nothing(cx)
     flat = cx.reshape(self, (count,))
     values, inverse, counts = _runs(cx, flat, _first(cx, flat, count), count, 0)
     back = cx.reshape(inverse, self.known_dims)
-    return _wanted(cx, values, back, counts, return_inverse, return_counts)
+    return _wanted(cx, values, back, counts)
 
 
 @lowers(aten.unique_dim_consecutive.default)
@@ -55,7 +55,7 @@ def unique_dim_consecutive(
     cx: Rule, self: Value, dim: int, return_inverse: bool, return_counts: bool
 ) -> tuple[Value, Value, Value]:
     """self [*A] -> the first of each run of equal slices along `dim`."""
-    return _rows(cx, self, dim, False, return_inverse, return_counts)
+    return _rows(cx, self, dim, ordered=False)
 
 
 @lowers(aten.unique_dim.default)
@@ -66,12 +66,10 @@ def unique_dim(
 
     ATen compares with <, which is no order where there are NaNs; here they come last.
     """
-    return _rows(cx, self, dim, True, return_inverse, return_counts)
+    return _rows(cx, self, dim, ordered=True)
 
 
-def _rows(
-    cx: Rule, self: Value, dim: int, ordered: bool, inverse: bool, counts: bool
-) -> tuple[Value, Value, Value]:
+def _rows(cx: Rule, self: Value, dim: int, *, ordered: bool) -> tuple[Value, Value, Value]:
     axis = cx.axis(dim, self.rank)
     dims = self.known_dims
     if not dims or 0 in dims:
@@ -89,7 +87,7 @@ def _rows(
     if order is not None:
         where = cx.op.ScatterElements(order, order, where, axis=0)
         where.dims = (size,)
-    return _wanted(cx, values, where, many, inverse, counts)
+    return _wanted(cx, values, where, many)
 
 
 def _order(cx: Rule, rows: Value, size: Dim, width: Dim) -> Value:
@@ -148,12 +146,15 @@ def _runs(
     return kept, run, cx.op.Sub(ends, starts)
 
 
-def _wanted(
-    cx: Rule, values: Value, inverse: Value, counts: Value, has_inverse: bool, has_counts: bool
-) -> tuple[Value, Value, Value]:
-    """What is not wanted is empty."""
+def _wanted(cx: Rule, values: Value, inverse: Value, counts: Value) -> tuple[Value, Value, Value]:
+    """What is not wanted is empty; of slices eager always gives all three."""
     none = cx.zeros((0,), torch.int64)
-    return values, inverse if has_inverse else none, counts if has_counts else none
+    _, inverse_of, counts_of = cx.outs
+    return (
+        values,
+        none if inverse_of.dims == (0,) else inverse,
+        none if counts_of.dims == (0,) else counts,
+    )
 
 
 def _nothing(cx: Rule) -> tuple[Value, Value, Value]:

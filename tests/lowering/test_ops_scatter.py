@@ -391,6 +391,7 @@ OVERWRITES = [
     ),
 ]
 
+COUNTED = torch.tensor([7, 3, 0, 3, 5])
 FENCES = torch.tensor([-1.0, 0.0, 0.0, 2.5])
 WITH_NAN = torch.tensor([-1.0, 0.5, *[float("nan")] * 3])
 VALUES = torch.tensor([[-2.0, -1.0, 0.0], [2.5, 3.0, float("nan")]])
@@ -410,6 +411,14 @@ SEARCHES = [
     ),
     Case("histc of no elements", lambda x: aten.histc.default(x, 3, 0, 1), (VALUES[:0],)),
     Case("histc of symbolic dims", lambda x: aten.histc.default(x, 3, 0, 4), (M,), dynamic=True),
+    Case("bincount", aten.bincount.default, (COUNTED,)),
+    Case("bincount of at least ten", lambda x: aten.bincount.default(x, None, 10), (COUNTED,)),
+    Case("bincount of at least two", lambda x: aten.bincount.default(x, None, 2), (COUNTED.int(),)),
+    Case("bincount of nothing", aten.bincount.default, (COUNTED[:0],)),
+    Case("bincount of uint8", aten.bincount.default, (COUNTED.to(torch.uint8),)),
+    Case("bincount of symbolic size", aten.bincount.default, (COUNTED,), dynamic=True),
+    Case("bincount with weights", aten.bincount.default, (COUNTED, torch.rand(5))),
+    Case("bincount with integer weights", aten.bincount.default, (COUNTED, COUNTED)),
     Case("bucketize", aten.bucketize.Tensor, (VALUES, FENCES), max_nodes=5),
     Case(
         "bucketize to the right, as int32",

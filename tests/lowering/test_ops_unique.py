@@ -31,7 +31,7 @@ def everything(x: torch.Tensor) -> object:
 
 def slices(x: torch.Tensor) -> object:
     return tuple(
-        unique(x, dim=dim, return_inverse=True, return_counts=True)
+        (unique(x, dim=dim), unique(x, dim=dim, return_inverse=True, return_counts=True))
         for dim in range(x.dim())
         for unique in (torch.unique, torch.unique_consecutive)
     )
