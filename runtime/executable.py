@@ -23,7 +23,7 @@ from torch.utils.dlpack import from_dlpack
 from .errors import Reason, ReasonKind, SessionError
 from .program import OutputLayout, Program, TensorSpec
 from .providers import ProviderChoice
-from .session import explain, open_session, session_options
+from .session import QUIET, explain, open_session, session_options
 from .tensors import CPU_DEVICE, Feeder, as_input, ort_value, repeat_in_place, restride
 from .weights import WeightWatch, freezable
 
@@ -112,6 +112,7 @@ class Executable:
         self._output_names = [o.name for o in program.outputs]
         self._output_devices = [CPU_DEVICE] * len(program.outputs)
         self._run_options = ort.RunOptions()
+        self._run_options.log_severity_level = setup.settings.get("log_severity_level", QUIET)
         self._maybe_empty = [
             i
             for i, spec in enumerate(program.outputs)

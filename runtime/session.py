@@ -13,6 +13,7 @@ from .errors import OptionError, SessionError
 from .program import Program
 
 _CONFIG_KEY = re.compile(r"^[a-z_]+\.")
+QUIET = 4  # errors reach us as exceptions: the user gets them raised, or eager's answer
 EXTERNAL_FILE = "weights"  # never opened: every tensor that names it is given in memory
 
 
@@ -26,7 +27,7 @@ def session_options(
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors reach the user as exceptions
+    options.log_severity_level = QUIET
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     for name, value in settings.items():
