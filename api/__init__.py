@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .backend.options import Options
-    from .backend.report import CompileReport, Fallback, explain, report
+    from .backend.options import Options, Quantize
+    from .backend.report import CompileReport, Fallback, QuantizedProgram, explain, report
     from .backend.saved import CachedProgram, programs, save
     from .backend.state import reset
     from .lowering.registry import lowers, registry
@@ -34,8 +34,8 @@ if find_spec("onnxruntime") is None:
 __version__ = "0.1.0"
 
 _HOMES = {
-    ".backend.options": ("Options",),
-    ".backend.report": ("CompileReport", "Fallback", "explain", "report"),
+    ".backend.options": ("Options", "Quantize"),
+    ".backend.report": ("CompileReport", "Fallback", "QuantizedProgram", "explain", "report"),
     ".backend.saved": ("CachedProgram", "programs", "save"),
     ".backend.state": ("reset",),
     ".lowering.registry": ("lowers", "registry"),
@@ -60,6 +60,8 @@ __all__ = [
     "LoweringError",
     "OptionError",
     "Options",
+    "Quantize",
+    "QuantizedProgram",
     "Reason",
     "SessionError",
     "UnsupportedError",

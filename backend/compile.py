@@ -67,6 +67,7 @@ def compile_graph(
     records: list[RegionRecord] = []
     names = _input_names(gm, frame)
     weights = {n for i, n in enumerate(_placeholders(gm)) if i in freezable}
+    _warn_of_skip(options, [name for node, name in names.items() if node in weights], frame)
     for region, (program, from_cache) in lowered.programs.items():
         setup = Setup(
             providers=providers,
@@ -74,9 +75,11 @@ def compile_graph(
             weights=tuple(i for i, n in enumerate(region.inputs) if n in weights),
             computed=_computed(region),
             freeze=options.weights != "live",
-            may_go_live=options.weights == "auto",
+            may_go_live=options.weights == "auto" and options.quantize is None,
             spinning=alone,
             strict=options.strict,
+            in_float=_in_float(region, weights, names, options),
+            quantized=state.quantized,
         )
         executable = Executable(program, setup, _eager_form(gm, region))
         executables[region] = executable
@@ -155,6 +158,7 @@ def _program(
             (getattr(t, "__module__", ""), getattr(t, "__qualname__", ""), id(t))
             for t in options.transforms
         ),
+        "quantize": options.quantize,
     }
     key = fingerprint(fingerprint_entries(region, registry=registry, settings=settings))
     cached = state.find(key)
@@ -171,6 +175,8 @@ def _program(
     if lowered.program is None:
         return lowered
     program = _transformed(lowered.program, options)
+    if options.quantize is not None:
+        program = replace(program, quantization=options.quantize.quantization())
     state.keep(program)
     return program, False
 
@@ -228,6 +234,40 @@ def _computed(region: Region) -> tuple[tuple[int, torch.dtype], ...]:
     """Where a region takes what the graph computes, and the dtypes that its metadata says."""
     values = [(i, n.meta["val"]) for i, n in enumerate(region.inputs) if n.op == "call_function"]
     return tuple((i, v.dtype) for i, v in values if isinstance(v, torch.Tensor))
+
+
+def _warn_of_skip(options: Options, weights: list[str], frame: Frame) -> None:
+    """Say which entries of `skip` are in no weight's name: the name may be another."""
+    if options.quantize is None or not weights:
+        return
+    matched = {entry for name in weights for entry in options.quantize.skips(name)}
+    for entry in options.quantize.skip:
+        if entry not in matched:
+            log.warning(
+                "frame %s has no weight to skip with %r in its name; programs(...)[i].inputs has "
+                "their names, of a tied weight the first",
+                frame.compile_id,
+                entry,
+            )
+
+
+def _in_float(
+    region: Region,
+    weights: set[torch.fx.Node],
+    names: Mapping[torch.fx.Node, str],
+    options: Options,
+) -> dict[int, str]:
+    """The weights of a region that are not to be quantized, by position, and why."""
+    if options.quantize is None or not options.quantize.skip:
+        return {}
+    reasons: dict[int, str] = {}
+    for index, node in enumerate(region.inputs):
+        skipped = options.quantize.skips(names[node]) if node in names else []
+        if node in weights and node not in names:
+            reasons[index] = "its name is not known, and might be one to skip"
+        elif skipped:
+            reasons[index] = f"skip has {skipped[0]!r} in it"
+    return reasons
 
 
 def _eager_form(gm: torch.fx.GraphModule, region: Region) -> Any:  # noqa: ANN401 - a factory

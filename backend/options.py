@@ -12,16 +12,50 @@ from typing import Any, Literal, TypeAlias, cast
 import onnx_ir as ir
 
 from ..runtime.errors import OptionError
+from ..runtime.program import Quantization
 from ..runtime.providers import ProviderChoice, choose_providers
 from ..runtime.session import session_options
 
 Transform: TypeAlias = Callable[[ir.Model], ir.Model]
 Weights: TypeAlias = Literal["auto", "frozen", "live"]
 WEIGHTS = ("auto", "frozen", "live")
+BITS = {"int8": 8, "int4": 4}
+ACCURACY_LEVELS = {"int8": 4, "float32": 1}  # of com.microsoft.MatMulNBits
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 OLDEST_OPSET, DEFAULT_OPSET, NEWEST_OPSET = 23, 23, 26
 
 KEYED = {"cache_key": True}  # the lowered program depends on it
+
+
+@dataclass(frozen=True, slots=True)
+class Quantize:
+    """What `options={"quantize": ...}` asks for; `"int4"` is short for `{"weights": "int4"}`."""
+
+    weights: Literal["int8", "int4"]
+    """How the frozen weights of linear layers are kept: a scale in float32 for each 32 of them."""
+    activations: Literal["int8", "float32"] = "int8"
+    """ "int8": what a layer is given is rounded to 8 bits at each call, in blocks of 32, and
+    multiplied in integers. "float32": it is not; much slower with weights in "int8", which
+    onnxruntime then converts back at each call."""
+    skip: tuple[str, ...] = ()
+    """Weights to leave in float, by words of their dotted names: "lm_head" is `lm_head.weight` and
+    `model.lm_head.weight`. A tied weight has one name, that under which Dynamo met it first."""
+
+    def check(self) -> None:
+        """Raise OptionError for the first field that cannot be used."""
+        _choose("quantize: weights", self.weights, tuple(BITS))
+        _choose("quantize: activations", self.activations, tuple(ACCURACY_LEVELS))
+        _expect("quantize: skip", self.skip, tuple)
+        for name in self.skip:
+            _expect("quantize: skip", name, str)
+
+    def quantization(self) -> Quantization:
+        """The same as a program carries it."""
+        return Quantization(BITS[self.weights], ACCURACY_LEVELS[self.activations])
+
+    def skips(self, name: str) -> list[str]:
+        """The entries of `skip` that a weight's dotted name has in it, as whole words."""
+        return [entry for entry in self.skip if f".{entry}." in f".{name}."]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +76,8 @@ class Options:
     weights: Weights = "auto"
     """ "frozen": weights are constants of the session; a change is noticed at the next call and
     opens a new one. "live": they are read at each call. "auto": frozen until they change often."""
+    quantize: Quantize | None = field(default=None, metadata=KEYED)
+    """Keep the weights of linear layers in 8 or 4 bits: "int8", "int4", or a `Quantize`."""
     min_region: int = 2
     """A region with fewer computing operators stays in eager, unless it is the whole graph."""
     strict: bool = False
@@ -67,13 +103,7 @@ class Options:
         elif isinstance(given, Options):
             options = given
         elif isinstance(given, Mapping):
-            names = [f.name for f in fields(Options)]
-            for key in given:
-                if key not in names:
-                    raise OptionError(
-                        f"unknown option {key!r}{_nearest(str(key), names)}; "
-                        f"options: {', '.join(names)}"
-                    )
+            _know("option", given, Options)
             options = Options(**{str(k): _coerce(str(k), v) for k, v in given.items()})
         else:
             raise OptionError(
@@ -84,11 +114,15 @@ class Options:
 
     def check(self) -> None:
         """Raise OptionError for the first field that cannot be used."""
-        if self.weights not in WEIGHTS:
-            raise OptionError(
-                f"weights={self.weights!r}{_nearest(str(self.weights), WEIGHTS)}; "
-                f"choose one of {', '.join(WEIGHTS)}"
-            )
+        _choose("weights", self.weights, WEIGHTS)
+        if self.quantize is not None:
+            _expect("quantize", self.quantize, Quantize)
+            self.quantize.check()
+            if self.weights == "live":
+                raise OptionError(
+                    "quantize needs weights that are constants of the session: "
+                    "choose weights='frozen' or 'auto', not 'live'"
+                )
         _expect("min_region", self.min_region, int)
         if self.min_region < 1:
             raise OptionError(f"min_region={self.min_region}: a region has at least 1 operator")
@@ -136,6 +170,8 @@ def _coerce(key: str, value: Any) -> Any:  # noqa: ANN401 - the user's
         return frozenset(
             str(e) for e in _entries(key, [value] if isinstance(value, str) else value)
         )
+    if key == "quantize" and value is not None:
+        return _quantize(value)
     if key == "dump_dir" and value is not None:
         if not isinstance(value, (str, os.PathLike)):
             raise OptionError(f"dump_dir must be a path, not {type(value).__name__}")
@@ -145,6 +181,23 @@ def _coerce(key: str, value: Any) -> Any:  # noqa: ANN401 - the user's
             f"session_options must be a dict of setting to value, not {type(value).__name__}"
         )
     return value
+
+
+def _quantize(value: Any) -> Quantize:  # noqa: ANN401 - the user's
+    if isinstance(value, Quantize):
+        return value
+    if isinstance(value, str):
+        return Quantize(cast("Any", value))
+    if not isinstance(value, Mapping) or "weights" not in value:
+        raise OptionError(
+            f"quantize={value!r}: give one of {', '.join(map(repr, BITS))}, "
+            f"or a dict of {', '.join(f.name for f in fields(Quantize))}"
+        )
+    given = dict(cast("Mapping[str, Any]", value))
+    _know("quantize: key", given, Quantize)
+    skip = given.pop("skip", ())
+    names = [skip] if isinstance(skip, str) else _entries("quantize: skip", skip)
+    return Quantize(**given, skip=tuple(names))
 
 
 def _provider(entry: Any) -> str | tuple[str, dict[str, Any]]:  # noqa: ANN401 - the user's
@@ -159,6 +212,23 @@ def _entries(key: str, value: Any) -> list[Any]:  # noqa: ANN401 - the user's
     if not isinstance(value, (list, tuple, set, frozenset)):
         raise OptionError(f"{key} must be a list, not {type(value).__name__}")
     return list(cast("list[Any]", value))
+
+
+def _know(what: str, given: Mapping[Any, Any], kind: type[Options | Quantize]) -> None:
+    """OptionError for the first key that is no field of the dataclass."""
+    names = [f.name for f in fields(kind)]
+    for key in given:
+        if key not in names:
+            raise OptionError(
+                f"unknown {what} {key!r}{_nearest(str(key), names)}; {what}s: {', '.join(names)}"
+            )
+
+
+def _choose(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise OptionError(
+            f"{name}={value!r}{_nearest(str(value), known)}; choose one of {', '.join(known)}"
+        )
 
 
 def _expect(name: str, value: object, kind: type) -> None:

@@ -106,9 +106,11 @@ _FREE = frozenset(
 
 def _computes(node: torch.fx.Node) -> bool:
     """Does the operator do arithmetic worth a session? Views do not."""
-    if not is_operator(node):
-        return False
-    return not (isinstance(node.target, OpOverload) and node.target._opname in _FREE)
+    return is_operator(node) and not _is_free(node)
+
+
+def _is_free(node: torch.fx.Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._opname in _FREE
 
 
 def _is_native(node: torch.fx.Node, refused: Mapping[torch.fx.Node, Reason]) -> bool:
@@ -153,7 +155,30 @@ def _levels(
             level = max(level, last_ordered) if ordered else level
             levels[node] = level + level % 2
             last_ordered = levels[node] if ordered else last_ordered
+    _sink_views(graph, refused, levels)
     return levels
+
+
+def _sink_views(
+    graph: torch.fx.Graph,
+    refused: Mapping[torch.fx.Node, Reason],
+    levels: dict[torch.fx.Node, int],
+) -> None:
+    """Move views of inputs to the first region that reads them.
+
+    It then reads the input itself: a weight that a linear layer transposes can be frozen there, and
+    is not copied by the first region at each call.
+    """
+    given: dict[torch.fx.Node, None] = {}
+    for node in graph.nodes:
+        view = _is_free(node) and _is_native(node, refused)
+        if node.op == "placeholder" or (view and all(p in given for p in node.all_input_nodes)):
+            given[node] = None
+    for node in reversed(given):
+        reading = [levels[user] for user in node.users]
+        regions = all(level % 2 for level in reading) and not any(map(is_symbolic, node.users))
+        if node.op != "placeholder" and reading and regions:
+            levels[node] = min(reading)
 
 
 def _plan(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -22,6 +23,35 @@ class Fallback:
     reason: Reason
     location: str
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedProgram:
+    """What `options={"quantize": ...}` did to one program.
+
+    The sizes are those of the weights in question, before and after. The errors are
+    |W - dequantized| / |W|, over these weights; `worst` is the one with the greatest. `left` counts
+    the linear layers that stayed in float, by reason.
+    """
+
+    guard_set: str
+    region: int
+    bits: int
+    layers: int
+    before_bytes: int
+    after_bytes: int
+    mean_error: float
+    max_error: float
+    worst: str
+    left: dict[str, int]
+
+    def __str__(self) -> str:
+        sizes = f"{self.before_bytes / 1e6:.3g} MB -> {self.after_bytes / 1e6:.3g} MB"
+        errors = f"error {self.mean_error:.2%} in the mean, {self.max_error:.2%} in {self.worst}"
+        made = f", {sizes}, {errors}" if self.layers else ""
+        left = "".join(f"; {n} in float: {why}" for why, n in self.left.items())
+        where = f"{self.guard_set} region {self.region}"
+        return f"{where}: {self.layers} linear layers in int{self.bits}{made}{left}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +88,7 @@ class CompileReport:
     input_copies: int
     output_copies: int
     timings: Timings
+    quantized: tuple[QuantizedProgram, ...] = ()
 
     def __str__(self) -> str:
         timings = self.timings
@@ -80,6 +111,9 @@ class CompileReport:
         for fallback in self.fallbacks:
             place = f" at {fallback.location}" if fallback.location else ""
             lines.append(f"  {fallback.count} × {fallback.op}{place}: {fallback.reason}")
+        if self.quantized:
+            lines.append("quantized:")
+        lines += [f"  {program}" for program in self.quantized]
         if self.graph_breaks:
             lines.append("left to Python by Dynamo:")
         lines += [f"  at {b.location or 'an unknown line'}: {b.reason}" for b in self.graph_breaks]
@@ -132,7 +166,32 @@ def report(compiled: object | None = None) -> CompileReport:
             lowering_ms=sum(g.timings.lowering_ms for g in graphs),
             session_ms=session_ms,
         ),
+        quantized=tuple(_quantized(graphs)),
     )
+
+
+def _quantized(graphs: list[GraphRecord]) -> Iterator[QuantizedProgram]:
+    """The programs that are to be quantized and have been opened."""
+    for graph in graphs:
+        for index, region in enumerate(graph.regions):
+            executable = region.executable()
+            found = executable.prepared.quantized if executable is not None else None
+            if found is None:
+                continue
+            errors = [error for _, error in found.errors]
+            worst = max(found.errors, key=itemgetter(1), default=None)
+            yield QuantizedProgram(
+                guard_set=graph.frame.compile_id,
+                region=index,
+                bits=found.bits,
+                layers=found.layers,
+                before_bytes=found.before_bytes,
+                after_bytes=found.after_bytes,
+                mean_error=sum(errors) / len(errors) if errors else 0.0,
+                max_error=max(errors, default=0.0),
+                worst=region.input_names[worst[0]] if worst is not None else "",
+                left=dict(found.left),
+            )
 
 
 def _breaks(graphs: list[GraphRecord]) -> tuple[GraphBreak, ...]:

@@ -161,8 +161,10 @@ def _entry(program: CachedProgram, file: str) -> dict[str, Any]:
 def _cached(
     graph: GraphRecord, region: RegionRecord, executable: Executable, index: int
 ) -> CachedProgram:
-    program = region.program
+    prepared = executable.prepared
+    program = prepared.program
     weights = {program.inputs[i].name: tensor for i, tensor in executable.weight_tensors().items()}
+    names = [f"{region.input_names[o.position]}{o.part}" for o in prepared.origins]
     frame, _, _ = graph.frame.compile_id.partition("/")
     code = graph.frame.code() if graph.frame.code is not None else None
     return CachedProgram(
@@ -173,7 +175,7 @@ def _cached(
         guards=guards_text(code, graph.frame.compile_id) if code is not None else (),
         inputs=tuple(
             Port(name, spec.name, spec.dtype.name, spec.shape, spec.name in weights)
-            for name, spec in zip(_distinct(region.input_names), program.inputs, strict=True)
+            for name, spec in zip(_distinct(names), program.inputs, strict=True)
         ),
         outputs=tuple(
             Port(spec.name, spec.name, spec.dtype.name, _permuted(spec.shape, layout))

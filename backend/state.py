@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from ..runtime.errors import Reason
 from ..runtime.executable import Executable
 from ..runtime.program import Program
+from ..runtime.quantize import QuantizedWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,16 @@ class GraphRecord:
 
 @dataclass(slots=True)
 class State:
-    """Programs by fingerprint, graph records in the order of their compilation, cache counters."""
+    """Programs by fingerprint, graph records in the order of their compilation, cache counters.
+
+    `quantized` are the weights that several sessions can share, held weakly.
+    """
 
     programs: dict[str, Program] = field(default_factory=dict[str, Program])
     graphs: list[GraphRecord] = field(default_factory=list[GraphRecord])
     cache_hits: int = 0
     cache_misses: int = 0
+    quantized: QuantizedWeights = field(default_factory=QuantizedWeights)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def find(self, fingerprint: str) -> Program | None:
@@ -116,6 +121,7 @@ class State:
         with self.lock:
             self.programs.clear()
             self.graphs.clear()
+            self.quantized.clear()
             self.cache_hits = self.cache_misses = 0
 
 

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -21,8 +21,10 @@ from onnxruntime.capi import _pybind_state as ort_c
 from torch.utils.dlpack import from_dlpack
 
 from .errors import Reason, ReasonKind, SessionError
+from .linear_layers import Prepared, as_lowered, quantize_layers
 from .program import OutputLayout, Program, TensorSpec
 from .providers import ProviderChoice
+from .quantize import QuantizedWeights
 from .session import QUIET, explain, open_session, session_options
 from .tensors import CPU_DEVICE, Feeder, as_input, ort_value, repeat_in_place, restride
 from .weights import WeightWatch, freezable
@@ -49,7 +51,8 @@ class Setup:
 
     `weights` are the positions of inputs that may be frozen, `freeze` whether they are;
     `may_go_live` gives freezing up once the weights keep changing. `computed` are inputs that
-    eager operators return, with the dtype that their metadata promises.
+    eager operators return, with the dtype that their metadata promises. A quantized program leaves
+    the weights `in_float` as they are, for the reasons given, and shares the others in `quantized`.
     """
 
     providers: tuple[ProviderChoice, ...]
@@ -60,6 +63,8 @@ class Setup:
     may_go_live: bool
     spinning: bool
     strict: bool
+    in_float: Mapping[int, str] = field(default_factory=dict[int, str])
+    quantized: QuantizedWeights = field(default_factory=QuantizedWeights)
 
 
 @dataclass(slots=True)
@@ -76,6 +81,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
+    prepared: Prepared
     session: ort.InferenceSession
     run: Callable[..., None]
     frozen: tuple[int, ...]
@@ -129,14 +135,19 @@ class Executable:
             return list(self._opened.session.get_providers())
         return [name for name, _ in self.setup.providers]
 
-    def weight_tensors(self) -> dict[int, torch.Tensor]:
-        """The frozen weights by input position, none before the first call."""
+    @property
+    def prepared(self) -> Prepared:
+        """The program of the session, or the lowered one while there is none."""
         opened = self._opened
-        return (
-            {}
-            if opened is None or opened.watch is None
-            else dict(zip(opened.frozen, opened.watch.tensors, strict=True))
-        )
+        return as_lowered(self.program) if opened is None else opened.prepared
+
+    def weight_tensors(self) -> dict[int, torch.Tensor]:
+        """The constants of the session by position among the inputs of the prepared program."""
+        opened = self._opened
+        if opened is None or opened.watch is None:
+            return {}
+        frozen = dict(zip(opened.frozen, opened.watch.tensors, strict=True))
+        return _constants(opened.prepared, frozen)
 
     def run(self, args: Sequence[Argument]) -> list[torch.Tensor]:
         """One call: tensors (and sizes, as ints) in the program's order of inputs."""
@@ -229,6 +240,8 @@ class Executable:
                 # (onnxruntime itself does so where a forked child ends by sys.exit; children of
                 # multiprocessing end without.)
                 self._left_by_fork.append(opened)
+            # Held over the opening, so that only weights that changed are quantized again.
+            quantized = () if opened is None else opened.prepared.in_use
             opened = self._opened = None  # give the old session's memory back first
             started = time.perf_counter()
             try:
@@ -241,6 +254,7 @@ class Executable:
                 return None
             self.counters.sessions += 1
             self.counters.session_ms += (time.perf_counter() - started) * 1e3
+            del quantized
             return self._opened
 
     def _session(self, args: Sequence[Argument]) -> _Opened:
@@ -253,23 +267,34 @@ class Executable:
             # onnxruntime drops an initializer that nothing reads before it is given its data.
             if freeze and _is_read(program, i) and _can_freeze(args[i], program.inputs[i])
         )
-        values = {i: ort_value(_contiguous(args[i])) for i in frozen}
+        # Snapshot before the weights are read: a change in between is then noticed.
+        watch = WeightWatch([args[i] for i in frozen]) if frozen else None
+        tensors = dict(zip(frozen, watch.tensors, strict=True)) if watch is not None else {}
+        prepared = (
+            as_lowered(program)
+            if program.quantization is None
+            else quantize_layers(
+                program, program.quantization, tensors, setup.in_float, setup.quantized
+            )
+        )
+        constants = _constants(prepared, tensors)
+        values = {i: ort_value(tensor.contiguous()) for i, tensor in constants.items()}
         options = session_options(
             setup.settings, threads=torch.get_num_threads(), spinning=setup.spinning
         )
-        # Snapshot before the session reads the weights: a change in between is then noticed.
-        watch = WeightWatch([args[i] for i in frozen]) if frozen else None
-        session = open_session(program, options, setup.providers, values)
-        fed = tuple(i for i in range(len(program.inputs)) if i not in values)
+        session = open_session(prepared.program, options, setup.providers, values)
+        inputs = prepared.program.inputs
+        fed = [i for i in range(len(inputs)) if i not in values]
         return _Opened(
+            prepared=prepared,
             session=session,
             # What InferenceSession wraps this in checks names that are ours, at every call.
             run=session._sess.run_with_ortvaluevector,  # noqa: SLF001  # pyright: ignore[reportOptionalMemberAccess]
             frozen=frozen,
-            fed=fed,
-            names=[program.inputs[i].name for i in fed],
+            fed=tuple(prepared.origins[i].position for i in fed),
+            names=[inputs[i].name for i in fed],
             watch=watch,
-            feeder=Feeder([program.inputs[i].dtype for i in fed]),
+            feeder=Feeder([inputs[i].dtype for i in fed]),
             owned=tuple(values.values()),
             pid=os.getpid(),
         )
@@ -304,6 +329,11 @@ def _is_read(program: Program, index: int) -> bool:
     return bool(value.uses()) or value.is_graph_output()
 
 
-def _contiguous(value: Argument) -> torch.Tensor:
-    assert isinstance(value, torch.Tensor)
-    return value.detach().contiguous()
+def _constants(prepared: Prepared, frozen: Mapping[int, torch.Tensor]) -> dict[int, torch.Tensor]:
+    """By position in the prepared program: frozen weights that it reads, and what it made."""
+    weights = {
+        i: frozen[origin.position]
+        for i, origin in enumerate(prepared.origins)
+        if origin.position in frozen
+    }
+    return {**weights, **prepared.made}

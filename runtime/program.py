@@ -39,11 +39,24 @@ class OutputLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantization:
+    """How a session of the program keeps the weights of its linear layers.
+
+    `bits` are those of an integer, 4 or 8. `accuracy_level` is that of `com.microsoft.MatMulNBits`:
+    1 multiplies float32 activations, 4 rounds them to 8 bits at each call.
+    """
+
+    bits: int
+    accuracy_level: int
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """A lowered region. `model` takes every weight as a graph input; nothing in it is ever changed.
 
     `layouts` has an entry for each result; outputs behind those only compute strides.
     `locations` maps an ONNX node name's prefix (the FX node's name) to the user's `file:line`.
+    The model is in float, also with a `quantization`: that waits for the weights.
     """
 
     model: ir.Model
@@ -53,6 +66,7 @@ class Program:
     fingerprint: str
     node_count: int
     locations: dict[str, str] = field(repr=False)
+    quantization: Quantization | None = None
 
 
 @dataclass(frozen=True, slots=True)

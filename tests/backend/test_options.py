@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import dynamo_onnx
-from dynamo_onnx import OptionError, Options
+from dynamo_onnx import OptionError, Options, Quantize
 
 BAD = [
     ({"provider": ["cpu"]}, "did you mean 'providers'"),
@@ -30,6 +30,15 @@ BAD = [
     ({"transforms": ["x"]}, "not callable"),
     ({"eager_ops": 3}, "must be a list"),
     ({"dump_dir": 3}, "must be a path"),
+    ({"quantize": "int5"}, "weights='int5'; did you mean 'int8'"),
+    ({"quantize": 4}, "give one of 'int8', 'int4', or a dict of weights, activations, skip"),
+    ({"quantize": {"skip": ["lm_head"]}}, "give one of 'int8', 'int4', or a dict"),
+    ({"quantize": {"weights": "int4", "skp": []}}, "did you mean 'skip'"),
+    ({"quantize": {"weights": 4}}, "weights=4; choose one of int8, int4"),
+    ({"quantize": {"weights": "int4", "activations": "fp32"}}, "choose one of int8, float32"),
+    ({"quantize": {"weights": "int4", "skip": [3]}}, "expected str, got int"),
+    ({"quantize": {"weights": "int4", "skip": 3}}, "quantize: skip must be a list"),
+    ({"quantize": "int8", "weights": "live"}, "choose weights='frozen' or 'auto', not 'live'"),
 ]
 
 
@@ -83,9 +92,20 @@ def test_dicts_and_options_mean_the_same() -> None:
     assert spelled == Options(providers=("cpu",), eager_ops=frozenset({"sin"}), strict=True)
 
 
+def test_quantize_is_spelled_as_a_word_a_dict_or_what_it_is() -> None:
+    wanted = Quantize("int4", skip=("lm_head",))
+    for given in (wanted, {"weights": "int4", "skip": "lm_head"}):
+        assert Options.parse({"quantize": given}).quantize == wanted
+    assert Options.parse({"quantize": "int8"}) == Options(quantize=Quantize("int8"))
+    with pytest.raises(OptionError, match="quantize='int8': expected Quantize, got str"):
+        Options.parse(Options(quantize="int8"))  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="expected tuple, got str"):
+        Options.parse({"quantize": Quantize("int8", skip="lm_head")})  # type: ignore[arg-type]
+
+
 def test_each_field_says_whether_the_cache_key_includes_it() -> None:
     keyed = {f.name for f in fields(Options) if f.metadata.get("cache_key")}
-    assert keyed == {"providers", "opset", "transforms"}
+    assert keyed == {"providers", "opset", "transforms", "quantize"}
 
 
 def test_dump_dir_gets_each_program_and_graph(tmp_path: Path) -> None:

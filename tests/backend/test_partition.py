@@ -79,6 +79,29 @@ def test_a_small_region_is_refused_with_that_reason() -> None:
     assert all(len(region.nodes) >= 3 for region in plan.regions)
 
 
+def test_views_of_inputs_go_with_the_region_that_reads_them() -> None:
+    aten = torch.ops.aten
+    graph = torch.fx.Graph()
+    x, w, v = (graph.placeholder(name) for name in "xwv")
+    transposed = graph.call_function(aten.t.default, (w,))
+    twice = graph.call_function(aten.t.default, (transposed,))
+    returned = graph.call_function(aten.t.default, (v,))
+    first = graph.call_function(aten.add.Tensor, (x, x))
+    eager = graph.call_function(aten.sin.default, (first,))
+    second = graph.call_function(aten.add.Tensor, (eager, twice))
+    third = graph.call_function(aten.mul.Tensor, (second, transposed))
+    graph.output((third, returned))
+    torch.fx.GraphModule({}, graph)
+    for node in graph.nodes:
+        node.meta["val"] = META
+    plan = partition(graph, {eager: REFUSED}, min_region=1)
+    check(graph, plan)
+    early, late = plan.regions
+    assert set(early.nodes) == {returned, first}
+    assert set(late.nodes) == {transposed, twice, second, third}
+    assert late.inputs == (w, eager)
+
+
 def test_the_time_is_linear_in_the_nodes() -> None:
     def seconds(size: int) -> float:
         graph, refused = random_graph(size, 2, 0.02)

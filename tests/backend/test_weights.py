@@ -149,6 +149,26 @@ def test_a_buffer_that_the_model_writes_to_is_not_frozen() -> None:
     assert dynamo_onnx.report(compiled).sessions == 1
 
 
+def test_weights_behind_an_eager_operator_are_frozen_too() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.relu(self.first(x))
+            return torch.relu(self.second(y + torch.rand_like(y)))
+
+    compiled = torch.compile(Noisy(), backend="onnx")
+    with torch.no_grad():
+        compiled(torch.randn(3, 8))
+    first, second = dynamo_onnx.programs(compiled)
+    for program, layer in ((first, "first"), (second, "second")):
+        weights = [p.name for p in program.inputs if p.weight]
+        assert weights == [f"{layer}.weight", f"{layer}.bias"]
+        assert "Transpose" not in [n.op_type for n in program.program.model.graph]
+
+
 def test_dropping_the_model_frees_its_weights() -> None:
     import gc
     import weakref
