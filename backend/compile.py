@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -60,7 +62,8 @@ def compile_graph(
     if options.dump_dir is not None:
         dump_graph(options.dump_dir, gm, frame.compile_id)
     separate_views(gm, offset_outputs)
-    lowered = lower_graph(gm, options, providers)
+    with _uncollected():
+        lowered = lower_graph(gm, options, providers)
     _refuse_eager(lowered.plan, options)
     alone = len(lowered.plan.regions) == 1 and not lowered.plan.eager
     executables: dict[Region, Executable] = {}
@@ -100,6 +103,22 @@ def compile_graph(
         len(eager),
     )
     return stitch(gm, lowered.plan, executables)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Generator[None]:
+    """No garbage collection while nodes are made, all of which live.
+
+    Their number sets one off after another, and each walks everything that Dynamo and the model
+    hold: 0.4 s of the 0.5 s that lowering a llama took.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def leave_to_eager(

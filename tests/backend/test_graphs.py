@@ -443,3 +443,31 @@ def test_a_program_has_a_later_opset_only_where_an_operator_needs_it() -> None:
         torch.testing.assert_close(held(X), fn(X))
     (fallback,) = [f for f in dynamo_onnx.report(held).fallbacks if "signbit" in f.op]
     assert "BitCast needs opset 26" in fallback.reason.detail
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_garbage_is_collected_while_a_graph_is_lowered(
+    monkeypatch: pytest.MonkeyPatch, *, fails: bool
+) -> None:
+    import gc
+
+    from dynamo_onnx.backend import compile as compiling
+
+    seen = []
+    real = compiling.lower_graph
+
+    def lower_graph(*args: Any) -> Any:
+        seen.append(gc.isenabled())
+        if fails:
+            raise dynamo_onnx.LoweringError("as wanted")
+        return real(*args)
+
+    monkeypatch.setattr(compiling, "lower_graph", lower_graph)
+    ours = torch.compile(lambda x: x * 2 + 1, backend="onnx")
+    if fails:
+        with pytest.raises(dynamo_onnx.LoweringError):
+            ours(torch.ones(2))
+    else:
+        same(ours(torch.ones(2)), torch.full((2,), 3.0))
+    assert seen == [False]
+    assert gc.isenabled()
