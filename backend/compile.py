@@ -22,8 +22,9 @@ from ..lowering.ops import registry
 from ..lowering.region import Region, location, source_line
 from ..lowering.verdict import verdict
 from ..runtime.errors import LoweringError, Reason, UnsupportedError
-from ..runtime.executable import Executable, Setup
+from ..runtime.executable import Executable
 from ..runtime.kernels import kernel_table
+from ..runtime.opened import Setup
 from ..runtime.program import Program
 from ..runtime.providers import ProviderChoice, device_type
 from .dump import dump, dump_graph
@@ -83,6 +84,7 @@ def compile_graph(
             strict=options.strict,
             in_float=_in_float(region, weights, names, options),
             quantized=state.quantized,
+            sessions=state.sessions,
         )
         executable = Executable(program, setup, _eager_form(gm, region))
         executables[region] = executable

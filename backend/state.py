@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from ..runtime.errors import Reason
 from ..runtime.executable import Executable
+from ..runtime.opened import Sessions
 from ..runtime.program import Program
 from ..runtime.quantize import QuantizedWeights
 
@@ -86,7 +87,8 @@ class GraphRecord:
 class State:
     """Programs by fingerprint, graph records in the order of their compilation, cache counters.
 
-    `quantized` are the weights that several sessions can share, held weakly.
+    `quantized` are the weights that several sessions can share, `sessions` what several executables
+    can; both are held weakly.
     """
 
     programs: dict[str, Program] = field(default_factory=dict[str, Program])
@@ -94,6 +96,7 @@ class State:
     cache_hits: int = 0
     cache_misses: int = 0
     quantized: QuantizedWeights = field(default_factory=QuantizedWeights)
+    sessions: Sessions = field(default_factory=Sessions)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def find(self, fingerprint: str) -> Program | None:
@@ -122,6 +125,7 @@ class State:
             self.programs.clear()
             self.graphs.clear()
             self.quantized.clear()
+            self.sessions.clear()
             self.cache_hits = self.cache_misses = 0
 
 

@@ -12,7 +12,8 @@ import torch.fx
 from ..lowering.dims import dim_of, dims_of
 from ..lowering.region import Region
 from ..runtime.errors import LoweringError
-from ..runtime.executable import Argument, Executable
+from ..runtime.executable import Executable
+from ..runtime.opened import Argument
 from .partition import Plan
 from .torch_private import boxed_module
 

@@ -11,9 +11,8 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import onnxruntime as ort
 import torch
@@ -21,17 +20,14 @@ from onnxruntime.capi import _pybind_state as ort_c
 from torch.utils.dlpack import from_dlpack
 
 from .errors import Reason, ReasonKind, SessionError
-from .linear_layers import Prepared, as_lowered, quantize_layers
-from .program import OutputLayout, Program, TensorSpec
-from .providers import ProviderChoice
-from .quantize import QuantizedWeights
-from .session import QUIET, explain, open_session, session_options
-from .tensors import CPU_DEVICE, Feeder, as_input, ort_value, repeat_in_place, restride
-from .weights import WeightWatch, freezable
+from .linear_layers import Prepared, as_lowered
+from .opened import Argument, Opened, Setup, freezable_inputs, open_program, session_key
+from .program import OutputLayout, Program
+from .session import QUIET, explain
+from .tensors import CPU_DEVICE, as_input, repeat_in_place, restride
 
 log = logging.getLogger(__name__)
 
-Argument: TypeAlias = "torch.Tensor | int | float"
 REOPENS_BEFORE_LIVE = 2
 # onnxruntime's exceptions have no common base below Exception.
 ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -45,28 +41,6 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """How an executable opens and runs its program.
-
-    `weights` are the positions of inputs that may be frozen, `freeze` whether they are;
-    `may_go_live` gives freezing up once the weights keep changing. `computed` are inputs that
-    eager operators return, with the dtype that their metadata promises. A quantized program leaves
-    the weights `in_float` as they are, for the reasons given, and shares the others in `quantized`.
-    """
-
-    providers: tuple[ProviderChoice, ...]
-    settings: dict[str, object]
-    weights: tuple[int, ...]
-    computed: tuple[tuple[int, torch.dtype], ...] = ()
-    freeze: bool
-    may_go_live: bool
-    spinning: bool
-    strict: bool
-    in_float: Mapping[int, str] = field(default_factory=dict[int, str])
-    quantized: QuantizedWeights = field(default_factory=QuantizedWeights)
-
-
 @dataclass(slots=True)
 class Counters:
     """What calls have cost so far. Times in milliseconds."""
@@ -77,20 +51,6 @@ class Counters:
     input_copies: int = 0
     output_copies: int = 0
     fallbacks: Counter[Reason] = field(default_factory=Counter[Reason])
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    prepared: Prepared
-    session: ort.InferenceSession
-    run: Callable[..., None]
-    frozen: tuple[int, ...]
-    fed: tuple[int, ...]
-    names: list[str]
-    watch: WeightWatch | None
-    feeder: Feeder
-    owned: tuple[ort.OrtValue, ...]
-    pid: int
 
 
 class Executable:
@@ -111,9 +71,9 @@ class Executable:
         self.counters = Counters()
         self._make_fallback = fallback
         self._eager: Callable[[Sequence[Argument]], list[torch.Tensor]] | None = None
-        self._opened: _Opened | None = None
+        self._opened: Opened | None = None
         self._broken = False
-        self._left_by_fork: list[_Opened] = []
+        self._left_by_fork: list[Opened] = []
         self._lock = threading.Lock()
         self._output_names = [o.name for o in program.outputs]
         self._output_devices = [CPU_DEVICE] * len(program.outputs)
@@ -143,18 +103,14 @@ class Executable:
 
     def weight_tensors(self) -> dict[int, torch.Tensor]:
         """The constants of the session by position among the inputs of the prepared program."""
-        opened = self._opened
-        if opened is None or opened.watch is None:
-            return {}
-        frozen = dict(zip(opened.frozen, opened.watch.tensors, strict=True))
-        return _constants(opened.prepared, frozen)
+        return {} if self._opened is None else self._opened.constants()
 
     def run(self, args: Sequence[Argument]) -> list[torch.Tensor]:
         """One call: tensors (and sizes, as ints) in the program's order of inputs."""
         if self.setup.computed and not self._as_promised(args):
             return self._run_eager(args)
         opened = self._opened
-        if opened is None or not self._usable(opened, args):
+        if opened is None or not opened.usable(args):
             opened = self._open(args)
             if opened is None:
                 return self._run_eager(args)
@@ -221,17 +177,11 @@ class Executable:
             return restride(output, output.shape, outputs[layout.strides_in].tolist())
         return output
 
-    def _usable(self, opened: _Opened, args: Sequence[Argument]) -> bool:
-        """Was it opened in this process, with the weights as they are?"""
-        if opened.pid != os.getpid():
-            return False
-        return opened.watch is None or opened.watch.unchanged([args[i] for i in opened.frozen])
-
-    def _open(self, args: Sequence[Argument]) -> _Opened | None:
+    def _open(self, args: Sequence[Argument]) -> Opened | None:
         """Open (again), with the weights as they are now. None: this program runs in eager."""
         with self._lock:
             opened = self._opened
-            if opened is not None and self._usable(opened, args):
+            if opened is not None and opened.usable(args):
                 return opened
             if self._broken:
                 return None
@@ -243,7 +193,6 @@ class Executable:
             # Held over the opening, so that only weights that changed are quantized again.
             quantized = () if opened is None else opened.prepared.in_use
             opened = self._opened = None  # give the old session's memory back first
-            started = time.perf_counter()
             try:
                 self._opened = self._session(args)
             except SessionError as error:
@@ -252,52 +201,23 @@ class Executable:
                 self._broken = True
                 self._fall_back(Reason(ReasonKind.SESSION_FAILED, str(error)))
                 return None
-            self.counters.sessions += 1
-            self.counters.session_ms += (time.perf_counter() - started) * 1e3
             del quantized
             return self._opened
 
-    def _session(self, args: Sequence[Argument]) -> _Opened:
-        program, setup = self.program, self.setup
-        tired = setup.may_go_live and self.counters.sessions > REOPENS_BEFORE_LIVE
-        freeze = setup.freeze and not tired
-        frozen = tuple(
-            i
-            for i in setup.weights
-            # onnxruntime drops an initializer that nothing reads before it is given its data.
-            if freeze and _is_read(program, i) and _can_freeze(args[i], program.inputs[i])
-        )
-        # Snapshot before the weights are read: a change in between is then noticed.
-        watch = WeightWatch([args[i] for i in frozen]) if frozen else None
-        tensors = dict(zip(frozen, watch.tensors, strict=True)) if watch is not None else {}
-        prepared = (
-            as_lowered(program)
-            if program.quantization is None
-            else quantize_layers(
-                program, program.quantization, tensors, setup.in_float, setup.quantized
-            )
-        )
-        constants = _constants(prepared, tensors)
-        values = {i: ort_value(tensor.contiguous()) for i, tensor in constants.items()}
-        options = session_options(
-            setup.settings, threads=torch.get_num_threads(), spinning=setup.spinning
-        )
-        session = open_session(prepared.program, options, setup.providers, values)
-        inputs = prepared.program.inputs
-        fed = [i for i in range(len(inputs)) if i not in values]
-        return _Opened(
-            prepared=prepared,
-            session=session,
-            # What InferenceSession wraps this in checks names that are ours, at every call.
-            run=session._sess.run_with_ortvaluevector,  # noqa: SLF001  # pyright: ignore[reportOptionalMemberAccess]
-            frozen=frozen,
-            fed=tuple(prepared.origins[i].position for i in fed),
-            names=[inputs[i].name for i in fed],
-            watch=watch,
-            feeder=Feeder([inputs[i].dtype for i in fed]),
-            owned=tuple(values.values()),
-            pid=os.getpid(),
-        )
+    def _session(self, args: Sequence[Argument]) -> Opened:
+        """One that is open over the same weights, or a new one."""
+        tired = self.setup.may_go_live and self.counters.sessions > REOPENS_BEFORE_LIVE
+        frozen = () if tired else freezable_inputs(self.program, self.setup, args)
+        key = session_key(self.program, self.setup, frozen, args)
+        found = self.setup.sessions.find(key, args)
+        if found is not None:
+            return found
+        started = time.perf_counter()
+        opened = open_program(self.program, self.setup, frozen, args)
+        self.counters.sessions += 1
+        self.counters.session_ms += (time.perf_counter() - started) * 1e3
+        self.setup.sessions.keep(key, opened)
+        return opened
 
     def _failed_run(self, error: Exception, args: Sequence[Argument]) -> list[torch.Tensor]:
         """ONNX Runtime refused this call. Eager decides what it is: an answer, or its own error."""
@@ -316,24 +236,3 @@ class Executable:
         if self._eager is None:
             self._eager = self._make_fallback()
         return self._eager(args)
-
-
-def _can_freeze(value: Argument, spec: TensorSpec) -> bool:
-    # onnxruntime drops an initializer without elements before it is given its data.
-    static = all(isinstance(d, int) for d in spec.shape)
-    return isinstance(value, torch.Tensor) and static and value.numel() > 0 and freezable(value)
-
-
-def _is_read(program: Program, index: int) -> bool:
-    value = program.model.graph.inputs[index]
-    return bool(value.uses()) or value.is_graph_output()
-
-
-def _constants(prepared: Prepared, frozen: Mapping[int, torch.Tensor]) -> dict[int, torch.Tensor]:
-    """By position in the prepared program: frozen weights that it reads, and what it made."""
-    weights = {
-        i: frozen[origin.position]
-        for i, origin in enumerate(prepared.origins)
-        if origin.position in frozen
-    }
-    return {**weights, **prepared.made}

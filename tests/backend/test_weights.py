@@ -169,6 +169,43 @@ def test_weights_behind_an_eager_operator_are_frozen_too() -> None:
         assert "Transpose" not in [n.op_type for n in program.program.model.graph]
 
 
+def test_guard_sets_over_one_program_and_the_same_weights_share_a_session() -> None:
+    linear = nn.Linear(8, 8)
+
+    def fn(x: torch.Tensor, name: str) -> torch.Tensor:
+        return torch.relu(linear(x)) if name else x
+
+    compiled = torch.compile(fn, backend="onnx", options={"strict": True})
+    x = torch.randn(3, 8)
+    with torch.no_grad():
+        for _ in range(2):
+            for name in ("a", "b"):  # a guard set each, one graph
+                torch.testing.assert_close(compiled(x, name), fn(x, name))
+        report = dynamo_onnx.report(compiled)
+        assert (report.graphs, report.sessions) == (2, 1)
+        linear.weight.data.mul_(2.0)
+        for name in ("a", "b"):
+            torch.testing.assert_close(compiled(x, name), fn(x, name))
+    assert dynamo_onnx.report(compiled).sessions == 2
+
+
+def test_layers_of_one_kind_share_the_session_that_reads_their_weights() -> None:
+    class Layer(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.linear(x, self.weight, self.bias)
+
+    layers = [Layer(8, 8) for _ in range(3)]
+    for layer in layers:
+        layer.compile(backend="onnx", options={"strict": True, "weights": "live"})
+    x = torch.randn(3, 8)
+    with torch.no_grad():
+        for _ in range(2):
+            for layer in layers:
+                wanted = nn.functional.linear(x, layer.weight, layer.bias)
+                torch.testing.assert_close(layer(x), wanted)
+    assert dynamo_onnx.report().sessions == 1
+
+
 def test_dropping_the_model_frees_its_weights() -> None:
     import gc
     import weakref

@@ -201,6 +201,8 @@ def _add_noise(noisy: torch.Tensor) -> None:
     generator = torch.Generator().manual_seed(noisy.numel())
     ulps = NOISE_ULPS[noisy.dtype] * torch.finfo(noisy.dtype).eps
     signs = torch.randint(0, 2, noisy.shape, generator=generator) * 2 - 1
+    # Of sizes of their own, so that they never cancel to nothing in a sum.
+    signs = signs * (0.5 + torch.rand(noisy.shape, generator=generator) / 2)
     finite = noisy.isfinite()
     # Approximations (of sigmoid, tanh, erf) are as good as the largest value, or 1, demands.
     scale = noisy.abs() + (noisy.abs()[finite].max() / 8 if finite.any() else 0) + 0.125
