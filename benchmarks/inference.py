@@ -119,7 +119,7 @@ def _enter(backend: str, example: Example, capture_s: float | None, device: torc
 
 def _contest(
     entries: Sequence[Entry], settings: Settings, device: torch.device
-) -> tuple[tuple[BackendResult, ...], measure.Load]:
+) -> tuple[tuple[BackendResult, ...], machine.Load]:
     """The rounds, and each backend's output against eager's at their end."""
     ready = {e.result.backend: e.contender for e in entries if e.contender is not None}
     if "eager" not in ready:

@@ -156,7 +156,7 @@ def table(sweep: Sweep) -> str:
     header += ["onnx of sgemm / of copy"] if limits else []
     rows: list[list[str]] = []
     for model in sweep.models:
-        cells = [f"{model.model} (busy)" if render.busy(model.load) else model.model]
+        cells = [model.model + render.busy_mark(model.load)]
         cells += [_time_cell(model.result(backend)) for backend in backends]
         cells.append("" if model.capture_s is None else f"{model.capture_s:.1f} s")
         cells += [_compile_cell(model.result(backend)) for backend in compilers]

@@ -7,10 +7,12 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+C = TypeVar("C", bound=Callable[[], object])
 MIN_ROUNDS = 3
 
 
@@ -84,14 +86,14 @@ def time_ms(call: Callable[[], object], device: torch.device) -> float:
 
 
 def interleave(
-    calls: Mapping[str, Callable[[], object]],
+    calls: Mapping[str, C],
     device: torch.device,
     *,
     rounds: int,
     limit_s: float,
     settle_s: float = 0.05,
     warm_s: float = 0.03,
-    timer: Callable[[Callable[[], object]], float] | None = None,
+    timer: Callable[[C], float] | None = None,
 ) -> dict[str, list[float]]:
     """One timed call of each per round, in ms; at least MIN_ROUNDS, then until `limit_s` is over.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from .measure import Quartiles
+from .record import Case
 
 COLOURS = {  # Okabe and Ito's, which the colour-blind can tell apart
     "eager": "#000000",
@@ -53,6 +54,17 @@ def inverse_spread(quartiles: Quartiles | None) -> Spread:
         return NOTHING
     slow, middle, fast = 1 / quartiles.q3, 1 / quartiles.median, 1 / quartiles.q1
     return Spread(middle - slow, middle, fast - middle)
+
+
+def by_contender(
+    cases: Sequence[Case], contenders: Sequence[str], value: str
+) -> dict[str, list[Spread]]:
+    """A value of every case, as `bars` takes it."""
+    rows = {contender: [case.row(contender) for case in cases] for contender in contenders}
+    return {
+        contender: [spread(row.values.get(value) if row else None) for row in found]
+        for contender, found in rows.items()
+    }
 
 
 def bars(

@@ -55,9 +55,14 @@ def busy(load: Load | None) -> bool:
     return sum(share for share in shares if share is not None) > BUSY_SHARE
 
 
+def busy_mark(load: Load | None) -> str:
+    """What stands behind the name of what was measured on a busy machine."""
+    return " (busy)" if busy(load) else ""
+
+
 def case_name(case: Case) -> str:
     """The name of a case, with a mark where the machine was busy."""
-    return f"{case.name} (busy)" if busy(case.load) else case.name
+    return case.name + busy_mark(case.load)
 
 
 def hardware(machine: Machine, threads: int) -> str:
