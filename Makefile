@@ -7,7 +7,7 @@ ORT    ?= cpu
 VENV := $(if $(filter gpu,$(ORT)),.venv-gpu,.venv)
 BIN  := $(VENV)/bin
 
-.PHONY: demo test check conformance bench clean
+.PHONY: demo test check conformance bench bench-quick clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.stamp-demo
@@ -31,8 +31,23 @@ conformance: $(VENV)/.stamp-test
 	$(BIN)/python -m tests.conformance.fuzz --programs 2000 --seed 2
 	$(BIN)/python -m tests.conformance.models --docs
 
+# Every question in full: hours on 2 cores. `--update-readme` on one of them shows its results.
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks.inference
+	$(BIN)/python -m benchmarks.compile_time
+	$(BIN)/python -m benchmarks.call_overhead
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.generate
+	$(BIN)/python -m benchmarks.graph_breaks
+	$(BIN)/python -m benchmarks.threads
+
+# A few of them against eager alone, within 5 minutes; the results go to build/bench.
+bench-quick: $(VENV)/.stamp-bench
+	$(BIN)/python -m benchmarks.inference --models bert-base,resnet50,mobilenet_v2 --backends eager,onnx --rounds 8 --out build/bench/inference.json
+	$(BIN)/python -m benchmarks.call_overhead --backends eager,aot_eager,onnx,bare --rounds 6 --out build/bench/call_overhead.json
+	$(BIN)/python -m benchmarks.graph_breaks --cases "eager operator" --backends eager,onnx --rounds 6 --out build/bench/graph_breaks.json
+	$(BIN)/python -m benchmarks.memory --cases resnet50 --backends "eager,onnx frozen" --rounds 1 --out build/bench/memory.json
+	$(BIN)/python -m benchmarks.threads --cases "torch after a call" --backends eager,onnx --out build/bench/threads.json
 
 clean:
 	rm -rf .check build dist *.egg-info .pytest_cache .ruff_cache

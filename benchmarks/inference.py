@@ -12,29 +12,23 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
-import os
-import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from . import measure, record, render
-from .backends import BACKENDS, COMPILED, Contender, capture_only, hush, place, tiny
+from . import harness, inference_report, machine, measure, record, render
+from .backends import BACKENDS, COMPILED, Contender, capture_only, place, tiny
+from .inference_report import BackendResult, ModelResult, Settings, Sweep
+from .isolate import isolated, prepared
 from .models import MODELS, Example
-from .record import BackendResult, ModelResult, Settings, Sweep
 
-ROOT = Path(__file__).resolve().parents[1]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -48,24 +42,33 @@ class Entry:
 
 def measure_model(name: str, settings: Settings) -> ModelResult:
     """All backends of one model. Meant for a process of its own: it sets threads and caches."""
-    hush()
-    torch.set_num_threads(settings.threads)
     device = torch.device(settings.device)
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache,
-        torch.no_grad(),
-        _side_stream(device),
-    ):
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # so that Inductor compiles, too
+    with prepared(settings.threads), _side_stream(device):
         built = MODELS[name].build(settings.batch, small=settings.small)
         example = place(built, device, DTYPES[settings.dtype])
+        flops = _flops(example)
         capture_s = None
         if not COMPILED.isdisjoint(settings.backends):
             capture_s = _capture_s(example, device)
         entries = [_enter(backend, example, capture_s, device) for backend in settings.backends]
         results, load = _contest(entries, settings, device)
-    parameters = sum(parameter.numel() for parameter in example.module.parameters())
-    return ModelResult(name, parameters, capture_s, load, results)
+    parameters = list(example.module.parameters())
+    return ModelResult(
+        name,
+        parameters=sum(parameter.numel() for parameter in parameters),
+        capture_s=capture_s,
+        load=load,
+        backends=results,
+        flops=flops,
+        parameter_bytes=sum(parameter.nbytes for parameter in parameters),
+    )
+
+
+def _flops(example: Example) -> int:
+    """Of one eager call, two for a multiplication and an addition."""
+    with FlopCounterMode(display=False) as counter:
+        example.module(**example.kwargs)
+    return counter.get_total_flops()
 
 
 def _side_stream(device: torch.device) -> AbstractContextManager[object]:
@@ -95,12 +98,12 @@ def _enter(backend: str, example: Example, capture_s: float | None, device: torc
     """Time the first call, after something tiny has paid for imports, from empty Dynamo caches."""
     make = BACKENDS[backend]
     try:
-        make(_tiny_like(example)).call()
+        make(_tiny_like(example)).prime()
         if backend in COMPILED:
             torch.compiler.reset()
         start = time.perf_counter()
         contender = make(example)
-        contender.call()
+        contender.prime()
         measure.synchronize(device)
         first_call_s = time.perf_counter() - start
         report = contender.report()
@@ -116,19 +119,17 @@ def _enter(backend: str, example: Example, capture_s: float | None, device: torc
 
 def _contest(
     entries: Sequence[Entry], settings: Settings, device: torch.device
-) -> tuple[tuple[BackendResult, ...], measure.Load]:
+) -> tuple[tuple[BackendResult, ...], machine.Load]:
     """The rounds, and each backend's output against eager's at their end."""
     ready = {e.result.backend: e.contender for e in entries if e.contender is not None}
     if "eager" not in ready:
         raise RuntimeError(f"eager itself failed: {entries[0].result.error}")
     for contender in ready.values():
-        contender.call()  # compiles again, from caches, what a reset in between has dropped
-    average, clock = measure.load_average(), measure.read_cpu_clock()
+        contender.prime()  # compiles again, from caches, what a reset in between has dropped
+    watch = machine.Watch.start()
     calls = {backend: contender.call for backend, contender in ready.items()}
     times = measure.interleave(calls, device, rounds=settings.rounds, limit_s=settings.limit_s)
-    load = measure.load_between(
-        clock, measure.read_cpu_clock(), average, measure.load_average(), os.cpu_count() or 1
-    )
+    load = watch.load()
     expected = ready["eager"].tensors(ready["eager"].call())
     results = (
         entry.result
@@ -160,16 +161,12 @@ def _finish(
     return replace(result, max_error=max_error)
 
 
-def isolated(name: str, settings: Settings) -> ModelResult:
+def measured_apart(name: str, settings: Settings) -> ModelResult:
     """`measure_model` in a new process, so that a crash ends one model and not the sweep."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
-            return pool.submit(measure_model, name, settings).result()
-        except BrokenProcessPool:
-            return ModelResult(name, error="the process died (a crash, or out of memory)")
-        except Exception as error:  # noqa: BLE001  (whatever it is, it is the result)
-            return ModelResult(name, error=record.describe(error))
+    try:
+        return isolated(measure_model, name, settings)
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is the result)
+        return ModelResult(name, error=record.describe(error))
 
 
 def sweep(settings: Settings, command: str, out: Path) -> Sweep:
@@ -177,16 +174,17 @@ def sweep(settings: Settings, command: str, out: Path) -> Sweep:
     torch.set_num_threads(settings.threads)
     device = torch.device(settings.device)
     run = Sweep(
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        date=harness.now(),
         command=command,
         settings=settings,
-        machine=measure.machine(device),
-        versions=measure.versions(),
-        sgemm_gflops=measure.sgemm_gflops(device),
+        machine=machine.machine(device),
+        versions=machine.versions(),
+        sgemm_gflops=machine.sgemm_gflops(device),
+        copy_gb_s=machine.copy_gb_s(device),
     )
     for name in settings.models:
         start = time.monotonic()
-        result = isolated(name, settings)
+        result = measured_apart(name, settings)
         run = replace(run, models=(*run.models, result))
         record.write(run, out)
         shown = ", ".join(
@@ -199,34 +197,15 @@ def sweep(settings: Settings, command: str, out: Path) -> Sweep:
     return run
 
 
-def _names(known: Sequence[str], chosen: str) -> tuple[str, ...]:
-    names = tuple(known if chosen == "all" else chosen.split(","))
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise argparse.ArgumentTypeError(
-            f"unknown: {', '.join(unknown)}; known: {', '.join(known)}"
-        )
-    return names
-
-
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    defaults = Settings()
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.inference", description=(__doc__ or "").splitlines()[0]
-    )
+    usual = Settings()
+    parser = harness.parser("inference", __doc__ or "", rounds=usual.rounds, limit_s=usual.limit_s)
     add = parser.add_argument
-    add("--models", type=lambda text: _names(list(MODELS), text), default="all")
-    add("--backends", type=lambda text: _names(list(BACKENDS), text), default="all")
-    add("--device", choices=("cpu", "cuda"), default=defaults.device)
-    add("--dtype", choices=tuple(DTYPES), default=defaults.dtype)
-    add("--batch", type=int, default=defaults.batch)
-    add("--threads", type=int, default=torch.get_num_threads())
-    add("--rounds", type=int, default=defaults.rounds)
-    add("--limit-s", type=float, default=defaults.limit_s, help="for the rounds of one model")
-    add("--small", action="store_true", help="the models' small variants, to try the harness")
-    add("--out", type=Path, help="the JSON file; the picture goes beside it")
-    add("--redraw", action="store_true", help="measure nothing, render the results in --out")
-    add("--update-readme", action="store_true", help="put table and picture into README.md")
+    add("--models", type=lambda text: harness.names(list(MODELS), text), default="all")
+    add("--backends", type=lambda text: harness.names(list(BACKENDS), text), default="all")
+    add("--device", choices=("cpu", "cuda"), default=usual.device)
+    add("--dtype", choices=tuple(DTYPES), default=usual.dtype)
+    add("--batch", type=int, default=usual.batch)
     return parser.parse_args(argv)
 
 
@@ -235,13 +214,12 @@ def _default_out(settings: Settings) -> Path:
     parts += [f"batch{settings.batch}"] if settings.batch != 1 else []
     parts += [settings.dtype] if settings.dtype != Settings().dtype else []
     parts += ["small"] if settings.small else []
-    return ROOT / "benchmarks" / "results" / ("-".join(parts) + ".json")
+    return harness.RESULTS / ("-".join(parts) + ".json")
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when every backend of every model was measured, else 1."""
     arguments = _arguments(argv)
-    backends: tuple[str, ...] = arguments.backends
     settings = Settings(
         device=arguments.device,
         dtype=arguments.dtype,
@@ -251,18 +229,20 @@ def main(argv: Sequence[str]) -> int:
         limit_s=arguments.limit_s,
         small=arguments.small,
         models=arguments.models,
-        backends=("eager", *(name for name in backends if name != "eager")),
+        backends=harness.eager_first(arguments.backends),
     )
     out: Path = arguments.out or _default_out(settings)
     if arguments.redraw:
-        run = record.read(out)
+        run = record.read(out, Sweep)
     else:
-        run = sweep(settings, shlex.join(["python", "-m", "benchmarks.inference", *argv]), out)
+        run = sweep(settings, harness.command_of("inference", argv), out)
     image = out.with_suffix(".png")
-    render.picture(run, image)
-    print(render.table(run))
+    inference_report.picture(run, image)
+    table = inference_report.table(run)
+    print(table)
     if arguments.update_readme:
-        render.update_readme(ROOT / "README.md", run, image)
+        caption = "Speed-up over eager per model and backend"
+        render.update_readme(harness.ROOT / "README.md", "inference", table, image, caption)
     failed = any(m.error or any(r.error for r in m.backends) for m in run.models)
     return 1 if failed else 0
 

@@ -1,31 +1,19 @@
-"""Measuring helpers that the benchmarks share: timing, statistics, error, load and machine."""
+"""Measuring helpers that the benchmarks share: timing, statistics and error."""
 
 from __future__ import annotations
 
 import math
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+C = TypeVar("C", bound=Callable[[], object])
 MIN_ROUNDS = 3
-PACKAGES = (
-    "dynamo-onnx",
-    "torch",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnx",
-    "onnx-ir",
-    "onnxscript",
-    "transformers",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,36 +24,6 @@ class Quartiles:
     median: float
     q3: float
     n: int
-
-
-@dataclass(frozen=True, slots=True)
-class CpuClock:
-    """A reading of the machine's and of this process's CPU clocks, in seconds since their start."""
-
-    wall_s: float
-    busy_s: float  # all CPUs, all processes
-    stolen_s: float  # taken by the hypervisor
-    own_s: float  # this process and the children it has waited for
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How quiet the machine was during a measurement. None where the system does not say."""
-
-    average_before: float | None  # the one-minute load average
-    average_after: float | None
-    others_share: float | None  # of all CPU time: used by other processes
-    stolen_share: float | None  # of all CPU time: taken by the hypervisor
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What the measurements ran on."""
-
-    cpu: str
-    cores: int
-    system: str
-    gpu: str | None
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:
@@ -81,6 +39,16 @@ def quartiles(values: Sequence[float]) -> Quartiles:
 def paired_ratios(times: Sequence[float], base: Sequence[float]) -> list[float]:
     """Round by round, so that a machine that slows down for a while slows both sides down."""
     return [time / reference for time, reference in zip(times, base, strict=True)]
+
+
+def geometric_mean(values: Sequence[float]) -> float | None:
+    """None of no values; they are positive."""
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else None
+
+
+def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """Of the straight line through the points (x, y) with the least squares."""
+    return statistics.linear_regression(xs, ys).slope
 
 
 def relative_error(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
@@ -118,15 +86,19 @@ def time_ms(call: Callable[[], object], device: torch.device) -> float:
 
 
 def interleave(
-    calls: Mapping[str, Callable[[], object]],
+    calls: Mapping[str, C],
     device: torch.device,
     *,
     rounds: int,
     limit_s: float,
     settle_s: float = 0.05,
     warm_s: float = 0.03,
+    timer: Callable[[C], float] | None = None,
 ) -> dict[str, list[float]]:
     """One timed call of each per round, in ms; at least MIN_ROUNDS, then until `limit_s` is over.
+
+    `timer` makes the timed call where it is more than a call between two readings of the clock, and
+    returns what it measured.
 
     Before its timed call each contender lets the others' threads go to sleep (`settle_s`) and warms
     its own up (`warm_s`, at least one call). Without the first, the threads of an ONNX Runtime
@@ -151,92 +123,34 @@ def interleave(
             while time.perf_counter() < warm_until:
                 call()
             synchronize(device)
-            times[name].append(time_ms(call, device))
+            times[name].append(timer(call) if timer else time_ms(call, device))
     return times
 
 
-def sgemm_gflops(device: torch.device, sizes: Sequence[int] = (1024, 1536, 2048)) -> float:
-    """The best fp32 matrix multiplication of torch on this machine, in GFLOP/s."""
-    best = 0.0
-    for n in sizes:
-        a, b = torch.randn(n, n, device=device), torch.randn(n, n, device=device)
-        out = torch.empty(n, n, device=device)
-
-        def multiply(a: Tensor = a, b: Tensor = b, out: Tensor = out) -> object:
-            return torch.mm(a, b, out=out)
-
-        multiply()
-        shortest_ms = min(time_ms(multiply, device) for _ in range(8))
-        best = max(best, 2 * n**3 / (shortest_ms * 1e6))
-    return best
+def interleave_blocks(
+    calls: Mapping[str, Callable[[], object]], *, rounds: int, limit_s: float, block_s: float = 0.02
+) -> dict[str, list[float]]:
+    """`interleave` for calls too short to be timed alone: microseconds a call, over `block_s`."""
+    cpu = torch.device("cpu")
+    counts = {name: _calls_within(call, block_s) for name, call in calls.items()}
+    blocks = {name: _repeated(call, counts[name]) for name, call in calls.items()}
+    times = interleave(blocks, cpu, rounds=rounds, limit_s=limit_s)
+    return {name: [ms * 1e3 / counts[name] for ms in values] for name, values in times.items()}
 
 
-def load_average() -> float | None:
-    try:
-        return os.getloadavg()[0]
-    except (AttributeError, OSError):  # not on this system
-        return None
+def _calls_within(call: Callable[[], object], block_s: float) -> int:
+    """How often it fits into the time, at least once; the first call, which may compile, apart."""
+    call()
+    count, end = 0, time.perf_counter() + block_s
+    while time.perf_counter() < end:
+        call()
+        count += 1
+    return max(1, count)
 
 
-def read_cpu_clock(stat: Path = Path("/proc/stat")) -> CpuClock | None:
-    """None where there is no /proc/stat."""
-    if not stat.exists():
-        return None
-    user, nice, system, _, _, irq, softirq, steal = (
-        int(field) / os.sysconf("SC_CLK_TCK") for field in stat.read_text().split()[1:9]
-    )
-    own = os.times()
-    return CpuClock(
-        wall_s=time.monotonic(),
-        busy_s=user + nice + system + irq + softirq,
-        stolen_s=steal,
-        own_s=own.user + own.system + own.children_user + own.children_system,
-    )
+def _repeated(call: Callable[[], object], count: int) -> Callable[[], None]:
+    def block() -> None:
+        for _ in range(count):
+            call()
 
-
-def load_between(
-    before: CpuClock | None,
-    after: CpuClock | None,
-    average_before: float | None,
-    average_after: float | None,
-    cores: int,
-) -> Load:
-    if before is None or after is None:
-        return Load(average_before, average_after, None, None)
-    available_s = (after.wall_s - before.wall_s) * cores
-    others_s = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
-    return Load(
-        average_before,
-        average_after,
-        others_share=max(0.0, others_s / available_s),  # the two clocks tick apart
-        stolen_share=(after.stolen_s - before.stolen_s) / available_s,
-    )
-
-
-def machine(device: torch.device) -> Machine:
-    return Machine(
-        cpu=_cpu_model(),
-        cores=os.cpu_count() or 1,
-        system=f"{platform.system()} {platform.machine()}",
-        gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-    )
-
-
-def _cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of those of PACKAGES that are installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return block

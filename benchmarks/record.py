@@ -1,72 +1,73 @@
-"""What the inference benchmark writes down, and its JSON file."""
+"""What a benchmark writes down, and its JSON file."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+import types
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from .measure import Load, Machine, Quartiles
+from .machine import Load, Machine
+from .measure import Quartiles
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was asked for."""
+    """What was asked for. Empty `cases` or `backends` stand for the benchmark's usual ones."""
 
-    device: str = "cpu"
-    dtype: str = "float32"
-    batch: int = 1
     threads: int = 1
-    rounds: int = 20
-    limit_s: float = 60.0  # for the rounds of one model
+    rounds: int = 12
+    limit_s: float = 60.0  # for the rounds of one case
     small: bool = False
-    models: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class BackendResult:
-    """One backend on one model; a None was not measured, and `error` says why if it failed."""
+class Row:
+    """One contender in one case; what was not measured is not in it, `error` says why it failed."""
 
-    backend: str
-    first_call_s: float | None = None  # make ready, compile and run once
-    own_compile_s: float | None = None  # first_call_s less the model's capture_s
-    time_ms: Quartiles | None = None
-    ratio: Quartiles | None = None  # its time over eager's, round by round
-    max_error: float | None = None  # max|output - eager's| / max|eager's|
-    report: dict[str, Any] | None = None
+    contender: str
+    values: dict[str, Quartiles] = field(default_factory=dict[str, Quartiles])  # by name_unit
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])  # what no clock tells
     error: str | None = None
 
-    @property
-    def speedup(self) -> float | None:
-        return None if self.ratio is None else 1 / self.ratio.median
+    def median(self, name: str) -> float | None:
+        return self.values[name].median if name in self.values else None
 
 
 @dataclass(frozen=True, slots=True)
-class ModelResult:
-    """One model. `capture_s` is the first call of `aot_eager`: Dynamo, AOTAutograd and one run."""
+class Case:
+    """One case of a benchmark: its contenders beside each other."""
 
-    model: str
-    parameters: int | None = None
-    capture_s: float | None = None
+    name: str
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
     load: Load | None = None
-    backends: tuple[BackendResult, ...] = ()
+    rows: tuple[Row, ...] = ()
     error: str | None = None
+
+    def row(self, contender: str) -> Row | None:
+        return next((row for row in self.rows if row.contender == contender), None)
+
+    def median(self, contender: str, name: str) -> float | None:
+        row = self.row(contender)
+        return None if row is None else row.median(name)
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
-    """One run of the benchmark."""
+class Run:
+    """One run of a benchmark."""
 
     date: str
     command: str
     settings: Settings
     machine: Machine
     versions: dict[str, str]
-    sgemm_gflops: float
-    models: tuple[ModelResult, ...] = ()
+    cases: tuple[Case, ...] = ()
 
 
 def describe(error: BaseException) -> str:
@@ -75,35 +76,33 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def write(sweep: Sweep, path: Path) -> None:
+def write(run: Any, path: Path) -> None:  # noqa: ANN401 - any dataclass of a run
     """All of the file or nothing of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    text = json.dumps(dataclasses.asdict(sweep), indent=1, allow_nan=False)
+    text = json.dumps(dataclasses.asdict(run), indent=1, allow_nan=False)
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
 
 
-def read(path: Path) -> Sweep:
-    """What `write` wrote."""
-    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for key in ("models", "backends"):
-        data["settings"][key] = tuple(data["settings"][key])
-    data["settings"] = Settings(**data["settings"])
-    data["machine"] = Machine(**data["machine"])
-    data["models"] = tuple(_model(entry) for entry in data["models"])
-    return Sweep(**data)
+def read(path: Path, kind: type[T]) -> T:
+    """What `write` wrote of a `kind`. Fields that an older file lacks take their defaults."""
+    return _decoded(kind, json.loads(path.read_text(encoding="utf-8")))
 
 
-def _model(data: dict[str, Any]) -> ModelResult:
-    if data["load"] is not None:
-        data["load"] = Load(**data["load"])
-    data["backends"] = tuple(_backend(entry) for entry in data["backends"])
-    return ModelResult(**data)
-
-
-def _backend(data: dict[str, Any]) -> BackendResult:
-    for key in ("time_ms", "ratio"):
-        if data[key] is not None:
-            data[key] = Quartiles(**data[key])
-    return BackendResult(**data)
+def _decoded(kind: Any, data: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """JSON's dicts and lists as the dataclasses and tuples that `kind` annotates."""
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: _decoded(hints[name], value) for name, value in data.items()})  # pyright: ignore[reportCallIssue] - a class, not an instance
+    arguments = get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        if data is None:
+            return None
+        (wanted,) = (argument for argument in arguments if argument is not types.NoneType)
+        return _decoded(wanted, data)
+    if get_origin(kind) is tuple:
+        return tuple(_decoded(arguments[0], value) for value in data)
+    if get_origin(kind) is dict:
+        return {name: _decoded(arguments[1], value) for name, value in data.items()}
+    return data

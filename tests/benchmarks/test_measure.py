@@ -1,4 +1,4 @@
-"""The measuring helpers: statistics, pairing, error, the order of the rounds, the load."""
+"""The measuring helpers: statistics, pairing, error, the order of the rounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import measure
-from benchmarks.measure import CpuClock, Quartiles
+from benchmarks.measure import Quartiles
 
 CPU = torch.device("cpu")
 
@@ -84,24 +84,30 @@ def test_rounds_end_at_the_time_limit_but_not_before_the_least_number():
     assert len(times["a"]) == measure.MIN_ROUNDS
 
 
-def test_the_load_separates_other_processes_from_this_one():
-    before = CpuClock(wall_s=100.0, busy_s=50.0, stolen_s=1.0, own_s=20.0)
-    after = CpuClock(wall_s=110.0, busy_s=65.0, stolen_s=2.0, own_s=30.0)
-    load = measure.load_between(before, after, 0.5, 0.7, cores=2)
-    assert load == measure.Load(0.5, 0.7, others_share=0.25, stolen_share=0.05)
+def test_a_timer_of_ones_own_decides_what_is_timed():
+    calls = {"a": lambda: None}
+    seen = measure.interleave(
+        calls, CPU, rounds=3, limit_s=60, settle_s=0, warm_s=0, timer=lambda call: 7.0
+    )
+    assert seen == {"a": [7.0] * 3}
 
 
-def test_the_cpu_clock_reads_proc_stat(tmp_path):
-    stat = tmp_path / "stat"
-    stat.write_text("cpu  100 20 30 999 40 5 6 700 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n")
-    clock = measure.read_cpu_clock(stat)
-    assert clock is not None
-    assert clock.busy_s / clock.stolen_s == pytest.approx(161 / 700)
-    assert measure.read_cpu_clock(tmp_path / "absent") is None
+def test_a_block_of_short_calls_is_divided_by_their_number():
+    counts = {"a": 0}
+
+    def call() -> None:
+        counts["a"] += 1
+
+    times = measure.interleave_blocks({"a": call}, rounds=3, limit_s=0, block_s=0.002)
+    assert len(times["a"]) == 3
+    assert all(0 < us < 50 for us in times["a"])
+    assert counts["a"] > 100
 
 
-def test_versions_name_torch_and_leave_out_what_is_not_installed():
-    found = measure.versions()
-    assert found["torch"] == torch.__version__
-    assert set(found) <= {"python", *measure.PACKAGES}
-    assert all(found.values())
+def test_the_geometric_mean_of_nothing_is_none():
+    assert measure.geometric_mean([1.0, 4.0]) == pytest.approx(2.0)
+    assert measure.geometric_mean([]) is None
+
+
+def test_the_slope_is_that_of_the_line_of_least_squares():
+    assert measure.slope([1, 2, 4, 8], [15.0, 20.0, 30.0, 50.0]) == pytest.approx(5.0)
