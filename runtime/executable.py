@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnxruntime as ort
 import torch
@@ -29,6 +30,7 @@ from .tensors import CPU_DEVICE, as_input, repeat_in_place, restride
 log = logging.getLogger(__name__)
 
 REOPENS_BEFORE_LIVE = 2
+_is_contiguous = torch.Tensor.is_contiguous
 # onnxruntime's exceptions have no common base below Exception.
 ORT_ERRORS: tuple[type[Exception], ...] = (
     ort_c.Fail,
@@ -115,13 +117,12 @@ class Executable:
             if opened is None:
                 return self._run_eager(args)
         self.counters.calls += 1
-        tensors: list[torch.Tensor] = []
-        for index in opened.fed:
-            tensor = as_input(args[index])
-            if not tensor.is_contiguous():
-                self.counters.input_copies += 1
-                tensor = tensor.contiguous()
-            tensors.append(tensor)
+        tensors: list[Any] = [args[i] for i in opened.fed]
+        for index in opened.converted:
+            tensors[index] = as_input(tensors[index])
+        if not all(map(_is_contiguous, tensors)):
+            self.counters.input_copies += sum(not t.is_contiguous() for t in tensors)
+            tensors = [t.contiguous() for t in tensors]
         results = ort_c.OrtValueVector()
         try:
             opened.run(

@@ -21,7 +21,7 @@ from .program import Program, TensorSpec
 from .providers import ProviderChoice
 from .quantize import QuantizedWeights
 from .session import open_session, session_options
-from .tensors import Feeder, ort_value
+from .tensors import Feeder, as_input, ort_value
 from .weights import WeightWatch, freezable
 
 Argument: TypeAlias = "torch.Tensor | int | float"
@@ -29,13 +29,17 @@ Argument: TypeAlias = "torch.Tensor | int | float"
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Opened:
-    """A session, and what its calls need: which inputs are frozen in it and which are fed."""
+    """A session, and what its calls need: which inputs are frozen in it and which are fed.
+
+    `converted` are the places among the fed ones of numbers and of complex tensors.
+    """
 
     prepared: Prepared
     session: ort.InferenceSession
     run: Callable[..., None]
     frozen: tuple[int, ...]
     fed: tuple[int, ...]
+    converted: tuple[int, ...]
     names: list[str]
     watch: WeightWatch | None
     feeder: Feeder
@@ -154,13 +158,17 @@ def open_program(
     session = open_session(prepared.program, options, setup.providers, values)
     inputs = prepared.program.inputs
     fed = [i for i in range(len(inputs)) if i not in values]
+    positions = tuple(prepared.origins[i].position for i in fed)
     return Opened(
         prepared=prepared,
         session=session,
         # What InferenceSession wraps this in checks names that are ours, at every call.
         run=session._sess.run_with_ortvaluevector,  # noqa: SLF001  # pyright: ignore[reportOptionalMemberAccess]
         frozen=frozen,
-        fed=tuple(prepared.origins[i].position for i in fed),
+        fed=positions,
+        converted=tuple(
+            place for place, i in enumerate(positions) if as_input(args[i]) is not args[i]
+        ),
         names=[inputs[i].name for i in fed],
         watch=watch,
         feeder=Feeder([inputs[i].dtype for i in fed]),

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import onnx_ir as ir
 import onnxruntime as ort
@@ -39,6 +40,9 @@ _BATCH_TYPES: dict[ir.DataType, type] = {
 }
 
 
+_pointer, _shape = torch.Tensor.data_ptr, attrgetter("shape")
+
+
 class Feeder:
     """Binds the inputs of one session, call after call."""
 
@@ -53,9 +57,9 @@ class Feeder:
         """Values that point into contiguous tensors, which the caller keeps alive over the run."""
         vector = ort_c.OrtValueVector()
         if self._types is not None:
-            pointers = [t.data_ptr() for t in tensors]
+            pointers = [*map(_pointer, tensors)]
             if 0 not in pointers:
-                shapes = [t.shape for t in tensors]
+                shapes = [*map(_shape, tensors)]
                 vector.push_back_batch(tensors, pointers, self._types, shapes, self._devices)
                 return vector
         vector.reserve(len(tensors))
