@@ -107,9 +107,9 @@ def index_type(cx: Rule, value: Value) -> Value:
     return value if cx.dtype(value) in (torch.int32, torch.int64) else cx.cast(value, torch.int64)
 
 
-# What these give is never negative.
-_FROM_ZERO = frozenset({"ArgMax", "ArgMin", "NonZero", "Range", "Shape", "TopK"})
-_PASSED_ON = frozenset({"Cast", "Expand", "Reshape", "Slice", "Transpose"})
+# What these give is never negative, in any of their outputs.
+_FROM_ZERO = frozenset({"ArgMax", "ArgMin", "NonZero", "Shape"})
+_PASSED_ON = frozenset({"Expand", "Reshape", "Slice", "Transpose"})
 
 
 def from_zero(cx: Rule, index: Value) -> Value:

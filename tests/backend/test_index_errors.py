@@ -68,3 +68,21 @@ def test_a_negative_index_that_eager_takes_counts_from_the_end(name: str) -> Non
     fn = fns[name]
     ours = torch.compile(lambda i: fn(i) + 1, backend="onnx", options={"strict": True})
     torch.testing.assert_close(ours(torch.tensor([0, -2])), fn(torch.tensor([0, -2])) + 1)
+
+
+COMPUTED: dict[str, Fn] = {
+    "sorted": lambda i: TABLE.index_select(0, i.sort().values),
+    "a range": lambda i: TABLE.index_select(0, torch.arange(int(i.shape[0]) - 5, 2)),
+    "the least": lambda i: TABLE.index_select(0, i.topk(1, largest=False).values),
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_a_negative_index_that_the_program_computes_raises_too(name: str) -> None:
+    ours = torch.compile(lambda i: COMPUTED[name](i * 1) + 1, backend="onnx", dynamic=True)
+    with pytest.raises(IndexError) as eager:
+        COMPUTED[name](torch.tensor([0, -1, 1]))
+    with pytest.raises(IndexError) as raised:
+        ours(torch.tensor([0, -1, 1]))
+    assert str(raised.value) == str(eager.value)
+    assert dynamo_onnx.report(ours).native_ops > 0
