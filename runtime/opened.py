@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
@@ -31,13 +32,15 @@ Argument: TypeAlias = "torch.Tensor | int | float"
 class Opened:
     """A session, and what its calls need: which inputs are frozen in it and which are fed.
 
-    `converted` are the places among the fed ones of numbers and of complex tensors.
+    `weights` picks the frozen ones out of the arguments. `converted` are the places among the fed
+    ones of numbers and of complex tensors.
     """
 
     prepared: Prepared
     session: ort.InferenceSession
     run: Callable[..., None]
     frozen: tuple[int, ...]
+    weights: Callable[[Sequence[Argument]], Sequence[Argument]]
     fed: tuple[int, ...]
     converted: tuple[int, ...]
     names: list[str]
@@ -50,7 +53,7 @@ class Opened:
         """Was it opened in this process, with the weights as they are?"""
         if self.pid != os.getpid():
             return False
-        return self.watch is None or self.watch.unchanged([args[i] for i in self.frozen])
+        return self.watch is None or self.watch.unchanged(self.weights(args))
 
     def constants(self) -> dict[int, torch.Tensor]:
         """Its constants by position among the inputs of the prepared program."""
@@ -165,6 +168,8 @@ def open_program(
         # What InferenceSession wraps this in checks names that are ours, at every call.
         run=session._sess.run_with_ortvaluevector,  # noqa: SLF001  # pyright: ignore[reportOptionalMemberAccess]
         frozen=frozen,
+        # One call for all of them; for a single position it would return no sequence.
+        weights=itemgetter(*frozen) if len(frozen) > 1 else lambda args: [args[i] for i in frozen],
         fed=positions,
         converted=tuple(
             place for place, i in enumerate(positions) if as_input(args[i]) is not args[i]

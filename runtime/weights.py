@@ -2,23 +2,27 @@
 
 ONNX Runtime prepacks constant weights, which snapshots them. What can happen to a parameter:
 `optimizer.step()`, `load_state_dict` and `p.copy_` raise `p._version`; `p.data = x` moves
-`data_ptr()`; `p.data.copy_(x)` changes neither, and is seen in the content: evenly spaced elements
+`data_ptr()`; `p.data.copy_(x)` changes neither, and is seen in the content: evenly spaced cache lines
 of each weight are compared, bit by bit, with what they were. An edit through `.data` that misses
 all of them is not seen; `weights="live"` has no snapshot and needs none of this.
+
+Lines and not elements, because the run before has pushed the weights out of the cache: what a check
+costs is the lines that it reads.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
 
-PROBES = 64  # elements compared per weight; all of them in a small one
+LINE_BYTES = 64
+LINES = 8  # compared per weight; the whole of one that is no longer
 _version = attrgetter("_version")
 _pointer = torch.Tensor.data_ptr
 
@@ -35,8 +39,7 @@ class WeightWatch:
         self._pointers = [*map(_pointer, weights)]
         addresses: dict[int, list[np.ndarray[Any, Any]]] = defaultdict(list)
         for weight in self._keep:
-            size_bytes, places = probe_addresses(weight)
-            if places.size:
+            for size_bytes, places in probe_addresses(weight):
                 addresses[size_bytes].append(places)
         self._samples = [_Sample(s, np.concatenate(a)) for s, a in addresses.items()]
 
@@ -55,7 +58,7 @@ class WeightWatch:
 
 
 class _Sample:
-    """Elements of one size at fixed addresses, read in one gather.
+    """Pieces of memory of one size at fixed addresses, read in one gather.
 
     A numpy view over the whole span from the first address to the last makes that one call, some
     forty times sooner than joining a view of each weight. Only addresses inside tensors that the
@@ -68,12 +71,12 @@ class _Sample:
         first = int(addresses.min())
         span = int(addresses.max()) - first + size_bytes
         raw = (ctypes.c_uint8 * span).from_address(first)
-        self._memory = np.ctypeslib.as_array(raw).view(f"u{size_bytes}")
+        self._memory = np.ctypeslib.as_array(raw).view(f"V{size_bytes}")
         self._places = (addresses - first) // size_bytes
         self.before = self.read()
 
     def read(self) -> bytes:
-        """The elements' bits now."""
+        """The bits now."""
         return self._memory.take(self._places).tobytes()
 
 
@@ -86,18 +89,36 @@ def freezable(weight: torch.Tensor) -> bool:
     return plain and weight.device.type == "cpu"
 
 
-def probe_addresses(weight: torch.Tensor) -> tuple[int, np.ndarray[Any, Any]]:
-    """Element size in bytes, and the addresses of up to PROBES evenly spaced elements.
+def probe_addresses(weight: torch.Tensor) -> list[tuple[int, np.ndarray[Any, Any]]]:
+    """Sizes in bytes, and the addresses of pieces of that size to compare, which divide by it.
 
-    They are spread over the memory that the tensor spans, whatever its strides.
+    Whole lines of the memory that the tensor spans, whatever its strides: LINES of them, evenly
+    spaced; all of one that has no more.
     """
-    size_bytes, start = weight.element_size(), weight.data_ptr()
     if weight.numel() == 0:
-        return size_bytes, np.empty(0, dtype=np.int64)
-    span = 1 + sum(
+        return []
+    elements = 1 + sum(
         (size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True)
     )
-    if start % size_bytes:  # memory that came from outside torch: compare bytes
-        span, size_bytes = span * size_bytes, 1
-    places = np.linspace(0, span - 1, min(span, PROBES)).astype(np.int64)
-    return size_bytes, start + places * size_bytes
+    start = weight.data_ptr()
+    end = start + elements * weight.element_size()
+    first, last = -(-start // LINE_BYTES), end // LINE_BYTES  # whole lines, `last` excluded
+    if last - first > LINES:
+        return [(LINE_BYTES, np.linspace(first, last - 1, LINES).astype(np.int64) * LINE_BYTES)]
+    return [*_pieces(start, end, (LINE_BYTES, 8, 1))]
+
+
+def _pieces(
+    start: int, end: int, sizes: Sequence[int]
+) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
+    """All of [start, end), each part of it in the largest pieces that are aligned there."""
+    if start >= end:
+        return
+    size, *smaller = sizes
+    first, last = -(-start // size) * size, end // size * size
+    if first >= last:
+        yield from _pieces(start, end, smaller)
+        return
+    yield size, np.arange(first, last, size)
+    yield from _pieces(start, first, smaller)
+    yield from _pieces(last, end, smaller)

@@ -8,7 +8,7 @@ import torch
 
 from dynamo_onnx.lowering.dtypes import TO_ONNX
 from dynamo_onnx.runtime.tensors import Feeder, restride
-from dynamo_onnx.runtime.weights import PROBES, WeightWatch, probe_addresses
+from dynamo_onnx.runtime.weights import LINE_BYTES, LINES, WeightWatch, probe_addresses
 
 
 @pytest.mark.parametrize("dtype", TO_ONNX, ids=str)
@@ -49,16 +49,25 @@ def test_restride_makes_exactly_these_strides(strides: tuple[int, int]) -> None:
         torch.randn(5, 1).expand(5, 9),
         torch.randn(100).to(torch.bfloat16),
         torch.zeros(100, dtype=torch.bool),
+        torch.zeros(701, dtype=torch.bool)[3:],
         torch.zeros((), dtype=torch.int64),
     ],
     ids=lambda w: f"{tuple(w.shape)}{w.stride()}{w.dtype}",
 )
 def test_a_watch_sees_versions_pointers_and_content(weight: torch.Tensor) -> None:
-    _, addresses = probe_addresses(weight)
-    storage = weight.untyped_storage()
-    assert len(set(addresses)) == min(PROBES, storage.nbytes() // weight.element_size())
-    assert min(addresses) >= storage.data_ptr()
-    assert max(addresses) <= storage.data_ptr() + storage.nbytes() - weight.element_size()
+    start = weight.data_ptr()
+    end = weight.untyped_storage().data_ptr() + weight.untyped_storage().nbytes()
+    compared = [
+        byte
+        for size_bytes, places in probe_addresses(weight)
+        for place in places
+        for byte in range(place, place + size_bytes)
+    ]
+    assert all(place % size == 0 for size, places in probe_addresses(weight) for place in places)
+    assert len(compared) == len(set(compared))
+    assert set(compared) <= set(range(start, end))
+    # One line may be lost at an end that is not aligned.
+    assert len(compared) >= min(LINES * LINE_BYTES, end - start - 2 * LINE_BYTES)
     assert WeightWatch([weight]).unchanged([weight])
 
     watch = WeightWatch([weight])
@@ -80,12 +89,12 @@ def test_a_nan_equals_itself() -> None:
     assert WeightWatch([weight]).unchanged([weight])
 
 
-def test_memory_that_is_not_aligned_to_its_elements_is_compared_by_bytes() -> None:
-    weight = torch.frombuffer(bytearray(41), dtype=torch.float32, offset=1)
-    size_bytes, addresses = probe_addresses(weight)
-    assert size_bytes == (1 if weight.data_ptr() % 4 else 4)
+@pytest.mark.parametrize("offset", [0, 1, 8, 63, 64])
+@pytest.mark.parametrize("elements", [1, 10, 40, 100])
+def test_every_element_of_a_small_weight_is_compared(offset: int, elements: int) -> None:
+    weight = torch.frombuffer(bytearray(600), dtype=torch.float32, offset=offset, count=elements)
     assert WeightWatch([weight]).unchanged([weight])
-    watch = WeightWatch([weight])
-    weight.data[3] = 5.0
-    assert not watch.unchanged([weight])
-    assert len(addresses) == (40 if size_bytes == 1 else 10)
+    for index in range(elements):
+        watch = WeightWatch([weight])
+        weight.data[index] = 5.0 + index
+        assert not watch.unchanged([weight])
