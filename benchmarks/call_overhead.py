@@ -132,12 +132,12 @@ def _bare_run(cached: Any, *, alone: bool) -> Callable[[], Any]:  # noqa: ANN401
         if spec.name in cached.weights
     }
     options = session_options({}, threads=torch.get_num_threads(), spinning=alone)
-    session = open_session(program, options, ["CPUExecutionProvider"], frozen)
+    opened = open_session(program, options, [("CPUExecutionProvider", {})], frozen)
     specs = [spec for index, spec in enumerate(program.inputs) if index not in frozen]
     fed = [torch.from_numpy(_ones(spec)) for spec in specs]
     feeds = Feeder([spec.dtype for spec in specs]).feed(fed)
     names = [spec.name for spec in specs]
-    outputs = [spec.name for spec in program.outputs]
+    session, outputs = opened.session, opened.output_names
     devices = [CPU_DEVICE] * len(outputs)
     run_options = ort_c.RunOptions()
 

@@ -77,7 +77,6 @@ class Executable:
         self._broken = False
         self._left_by_fork: list[Opened] = []
         self._lock = threading.Lock()
-        self._output_names = [o.name for o in program.outputs]
         self._output_devices = [CPU_DEVICE] * len(program.outputs)
         self._run_options = ort.RunOptions()
         self._run_options.log_severity_level = setup.settings.get("log_severity_level", QUIET)
@@ -129,7 +128,7 @@ class Executable:
                 self._run_options,
                 opened.names,
                 opened.feeder.feed(tensors),
-                self._output_names,
+                opened.output_names,
                 results,
                 self._output_devices,
             )
@@ -140,6 +139,8 @@ class Executable:
             # Without elements, DLPack has strides of 0, torch those of a full tensor.
             if outputs[index].numel() == 0:
                 outputs[index] = outputs[index].new_empty(outputs[index].shape)
+        for reshaped in opened.reshaped:
+            outputs[reshaped.position] = reshaped.view(outputs[reshaped.position], args)
         for index, layout in self._layouts:
             outputs[index] = self._laid_out(outputs, index, layout)
         del outputs[len(self.program.layouts) :]

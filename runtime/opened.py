@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 import onnxruntime as ort
 import torch
 
+from .last_reshapes import Reshaped
 from .linear_layers import Prepared, as_lowered, quantize_layers
 from .program import Program, TensorSpec
 from .providers import ProviderChoice
@@ -39,6 +40,8 @@ class Opened:
     prepared: Prepared
     session: ort.InferenceSession
     run: Callable[..., None]
+    output_names: list[str]
+    reshaped: tuple[Reshaped, ...]
     frozen: tuple[int, ...]
     weights: Callable[[Sequence[Argument]], Sequence[Argument]]
     fed: tuple[int, ...]
@@ -158,15 +161,17 @@ def open_program(
     options = session_options(
         setup.settings, threads=torch.get_num_threads(), spinning=setup.spinning
     )
-    session = open_session(prepared.program, options, setup.providers, values)
+    opened = open_session(prepared.program, options, setup.providers, values)
     inputs = prepared.program.inputs
     fed = [i for i in range(len(inputs)) if i not in values]
     positions = tuple(prepared.origins[i].position for i in fed)
     return Opened(
         prepared=prepared,
-        session=session,
+        session=opened.session,
         # What InferenceSession wraps this in checks names that are ours, at every call.
-        run=session._sess.run_with_ortvaluevector,  # noqa: SLF001  # pyright: ignore[reportOptionalMemberAccess]
+        run=opened.session._sess.run_with_ortvaluevector,  # noqa: SLF001  # pyright: ignore[reportOptionalMemberAccess]
+        output_names=opened.output_names,
+        reshaped=opened.reshaped,
         frozen=frozen,
         # One call for all of them; for a single position it would return no sequence.
         weights=itemgetter(*frozen) if len(frozen) > 1 else lambda args: [args[i] for i in frozen],

@@ -2,9 +2,9 @@
 
 ONNX Runtime prepacks constant weights, which snapshots them. What can happen to a parameter:
 `optimizer.step()`, `load_state_dict` and `p.copy_` raise `p._version`; `p.data = x` moves
-`data_ptr()`; `p.data.copy_(x)` changes neither, and is seen in the content: evenly spaced cache lines
-of each weight are compared, bit by bit, with what they were. An edit through `.data` that misses
-all of them is not seen; `weights="live"` has no snapshot and needs none of this.
+`data_ptr()`; `p.data.copy_(x)` changes neither, and is seen in the content: evenly spaced cache
+lines of each weight are compared, bit by bit, with what they were. An edit through `.data` that
+misses all of them is not seen; `weights="live"` has no snapshot and needs none of this.
 
 Lines and not elements, because the run before has pushed the weights out of the cache: what a check
 costs is the lines that it reads.

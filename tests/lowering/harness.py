@@ -94,7 +94,9 @@ def lower(fn: Callable[..., Any], *args: Any, dynamic: bool = False) -> Lowering
 
 def run(program: Program, args: tuple[Any, ...]) -> list[torch.Tensor]:
     """Run a program on torch tensors (any dtype) in a fresh session."""
-    session = open_session(program, session_options({}, threads=1, spinning=False), CPU, {})
+    opened = open_session(
+        program, session_options({}, threads=1, spinning=False), [(name, {}) for name in CPU], {}
+    )
     feeds = {}
     tensors = [a for a in _flatten(args) if isinstance(a, (torch.Tensor, int))]
     for spec, value in zip(program.inputs, tensors, strict=True):
@@ -102,10 +104,14 @@ def run(program: Program, args: tuple[Any, ...]) -> list[torch.Tensor]:
         feeds[spec.name] = ort.OrtValue(
             ort.capi._pybind_state.OrtValue.from_dlpack(torch._C._to_dlpack(tensor))
         )
-    results = session.run_with_ort_values([o.name for o in program.outputs], feeds)
+    results = opened.session.run_with_ort_values(opened.output_names, feeds)
+    shapes = {reshaped.position: reshaped for reshaped in opened.reshaped}
     outputs = []
-    for result, layout in zip(results, program.layouts, strict=False):  # strides may follow
+    # Strides may follow the results.
+    for position, (result, layout) in enumerate(zip(results, program.layouts, strict=False)):
         tensor = torch._C._from_dlpack(result._ortvalue.to_dlpack())
+        if position in shapes:
+            tensor = shapes[position].view(tensor, tensors)
         if layout.is_complex:  # DLPack has strides of 0 where there are no elements
             tensor = torch.view_as_complex(tensor if tensor.numel() else torch.empty(tensor.shape))
         outputs.append(tensor.permute(layout.permute) if layout.permute else tensor)
