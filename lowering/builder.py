@@ -75,6 +75,10 @@ class Builder:
         return self._constant_arrays.get(value)
 
     # ---------------------------------------------------------------- nodes
+    def has_kernel(self, op_type: str, **types: ir.DataType) -> bool:
+        """Can a node of ai.onnx be emitted as it is? For rules that have another way."""
+        return self._inference.has_kernel(op_type, **types)
+
     def emit(
         self,
         domain: str,

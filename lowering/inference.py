@@ -40,6 +40,12 @@ class TypeInference:
         self._opset = opset
         self._widenings: dict[tuple[str, str, tuple[tuple[str, ir.DataType], ...]], Bindings] = {}
 
+    def has_kernel(self, op_type: str, **types: ir.DataType) -> bool:
+        """Does this opset of ai.onnx have the operator, with a kernel for these type variables?"""
+        pairs = tuple((variable, type_name(t)) for variable, t in types.items())
+        known = self._kernels.signature("", op_type) is not None
+        return known and self._kernels.accepts("", op_type, pairs)
+
     def infer(
         self,
         domain: str,

@@ -246,6 +246,10 @@ class Rule:
         return array.reshape(-1)[0].item() if array is not None and array.size == 1 else None
 
     # ---------------------------------------------------------------- types
+    def has_kernel(self, op_type: str, **types: torch.dtype) -> bool:
+        """Can this operator of ai.onnx be emitted, with these dtypes for its type variables?"""
+        return self.builder.has_kernel(op_type, **{v: dtypes.TO_ONNX[t] for v, t in types.items()})
+
     def dtype(self, value: Value) -> torch.dtype:
         """A value's dtype as torch has it."""
         return dtypes.TO_TORCH[value.elem]

@@ -20,6 +20,7 @@ from ._pointwise import (
     static,
     truncate,
 )
+from ._rotary import as_rotation
 
 aten = torch.ops.aten
 
@@ -35,7 +36,8 @@ def add(cx: Rule, self: Operand, other: Operand, alpha: Scalar) -> Value:
         a, b = cx.promote(self, other)
         return cx.op.Or(a, b) if alpha else a
     a, b = _sum_operands(cx, self, other, alpha)
-    return narrow(cx, cx.op.Add(a, b))
+    rotation = as_rotation(cx, a, b)
+    return narrow(cx, cx.op.Add(a, b)) if rotation is None else rotation
 
 
 @lowers(aten.sub.Tensor, aten.sub.Scalar)

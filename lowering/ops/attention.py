@@ -12,6 +12,7 @@ from ..dims import is_static
 from ..registry import lowers
 from ..rule import Rule
 from ..value import Value
+from ._rotary import packed_heads
 from .normalization import used
 
 aten = torch.ops.aten
@@ -134,7 +135,8 @@ def attend(
     if mask is not None and mask.elem != ir.DataType.BOOL:
         mask = _above_lowest(cx, cx.cast(mask, torch.float32))
     causal = 1 if is_causal else None
-    packed = [_packed(cx, x) for x in (query, key, value)]
+    # It gives back what it was given; packed is up to a third faster at 128 tokens on the CPU.
+    packed = [packed_heads(cx, x) for x in (query, key, value)]
     if _positive(query, scale) and all(x is not None for x in packed):
         # The kernel for float16 adds the mask and takes the softmax in float16, eager in float32.
         q, k, v = (cx.cast(x, torch.float32) for x in packed if x is not None)
@@ -150,22 +152,6 @@ def attend(
     q, factor = _scaled(cx, q, scale)
     y = cx.op.Attention(q, k, v, mask, is_causal=causal, scale=factor)
     return cx.cast(y, cx.out.dtype)
-
-
-def _packed(cx: Rule, x: Value) -> Value | None:
-    """[B, S, H*D] if x is a [B, H, S, D] made from it by a transpose, which is saved that way.
-
-    Attention takes both, and gives back what it was given: on the CPU that is up to a third faster
-    at 128 tokens.
-    """
-    batch, heads, length, size = x.known_dims
-    if not isinstance(heads, int):
-        return None
-    if length == 1 or heads == 1:
-        return cx.reshape(x, (batch, length, heads * size))
-    if x.view is None or x.view[0] != "transpose" or x.view[2] != (0, 2, 1, 3):
-        return None
-    return cx.reshape(x.view[1], (batch, length, heads * size))
 
 
 def _positive(query: Value, scale: float | None) -> bool:
