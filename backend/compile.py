@@ -7,7 +7,7 @@ import gc
 import logging
 import time
 import weakref
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from ..lowering.region import Region, location, source_line
 from ..lowering.verdict import verdict
 from ..runtime.errors import LoweringError, Reason, UnsupportedError
 from ..runtime.executable import Executable
+from ..runtime.in_place import Overwrites, overwritable
 from ..runtime.kernels import kernel_table
 from ..runtime.opened import Setup
 from ..runtime.program import Program
@@ -47,22 +48,28 @@ class Lowerings:
     timings: Timings
 
 
-def compile_graph(
-    gm: torch.fx.GraphModule,
-    options: Options,
-    frame: Frame,
-    freezable: frozenset[int],
-    offset_outputs: frozenset[int],
-) -> BoxedFn:
-    """An inference graph: regions in ONNX Runtime, the rest in eager.
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What AOTAutograd does with the inputs and outputs of a graph, by position.
 
-    `freezable` are the positions of inputs that are parameters or buffers, `offset_outputs` those
-    of outputs whose storage offset is read.
+    `freezable` are inputs that are parameters or buffers; `written` inputs that the graph writes
+    to, and the first outputs are what they become; `offset_outputs` outputs whose storage offset
+    is read.
     """
+
+    freezable: frozenset[int]
+    written: tuple[int, ...]
+    offset_outputs: frozenset[int]
+
+
+def compile_graph(
+    gm: torch.fx.GraphModule, options: Options, frame: Frame, contract: Contract
+) -> BoxedFn:
+    """An inference graph: regions in ONNX Runtime, the rest in eager."""
     providers = options.chosen_providers()
     if options.dump_dir is not None:
         dump_graph(options.dump_dir, gm, frame.compile_id)
-    separate_views(gm, offset_outputs)
+    separate_views(gm, contract.offset_outputs)
     with _uncollected():
         lowered = lower_graph(gm, options, providers)
     _refuse_eager(lowered.plan, options)
@@ -70,7 +77,7 @@ def compile_graph(
     executables: dict[Region, Executable] = {}
     records: list[RegionRecord] = []
     names = _input_names(gm, frame)
-    weights = {n for i, n in enumerate(_placeholders(gm)) if i in freezable}
+    weights = {n for i, n in enumerate(_placeholders(gm)) if i in contract.freezable}
     _warn_of_skip(options, [name for node, name in names.items() if node in weights], frame)
     for region, (program, from_cache) in lowered.programs.items():
         setup = Setup(
@@ -82,6 +89,7 @@ def compile_graph(
             may_go_live=options.weights == "auto" and options.quantize is None,
             spinning=alone,
             strict=options.strict,
+            overwrites=_overwrites(gm, region, program, contract.written),
             in_float=_in_float(region, weights, names, options),
             quantized=state.quantized,
             sessions=state.sessions,
@@ -255,6 +263,30 @@ def _computed(region: Region) -> tuple[tuple[int, torch.dtype], ...]:
     """Where a region takes what the graph computes, and the dtypes that its metadata says."""
     values = [(i, n.meta["val"]) for i, n in enumerate(region.inputs) if n.op == "call_function"]
     return tuple((i, v.dtype) for i, v in values if isinstance(v, torch.Tensor))
+
+
+def _overwrites(
+    gm: torch.fx.GraphModule, region: Region, program: Program, written: Sequence[int]
+) -> Overwrites | None:
+    """The outputs of a region that may be written onto the inputs that they are to become."""
+    eligible = overwritable(program) if written else {}
+    if not eligible or len(program.outputs) != len(region.outputs):
+        return None
+    (output,) = gm.graph.find_nodes(op="output")
+    results: Sequence[torch.fx.Node | None] = output.args[0]
+    placeholders = _placeholders(gm)
+    inside = set(region.nodes)
+    found: dict[int, int] = {}
+    for result, position in zip(results, written, strict=False):
+        target = placeholders[position]
+        if result not in region.outputs or target not in region.inputs or results.count(result) > 1:
+            continue
+        pair = region.outputs.index(result), region.inputs.index(target)
+        if eligible.get(pair[0]) == pair[1] and inside.issuperset(target.users):
+            before, after = target.meta["val"], result.meta["val"]
+            if before.stride() == after.stride() and after.is_contiguous():
+                found[pair[0]] = pair[1]
+    return Overwrites(found, tuple(n.meta["val"].dtype for n in region.outputs))
 
 
 def _warn_of_skip(options: Options, weights: list[str], frame: Frame) -> None:

@@ -12,7 +12,7 @@ import torch.fx
 
 from ..lowering.ops import registry
 from ..runtime.errors import DynamoOnnxError, Reason, ReasonKind
-from .compile import compile_graph, leave_to_eager
+from .compile import Contract, compile_graph, leave_to_eager
 from .decompositions import DECOMPOSITIONS
 from .options import Options
 from .state import Frame, reset
@@ -30,6 +30,7 @@ from .torch_private import (
     translated_code,
     translating_backend,
     user_facing,
+    written_inputs,
 )
 
 
@@ -67,7 +68,8 @@ def _compile_inference(
 ) -> BoxedFn:
     with real_tensors():
         freezable = frozen_candidates(len(example_inputs))
-        return compile_graph(gm, options, frame, freezable, offset_outputs())
+        contract = Contract(freezable, written_inputs(), offset_outputs())
+        return compile_graph(gm, options, frame, contract)
 
 
 def _compile_training(

@@ -157,6 +157,16 @@ def frozen_candidates(input_count: int) -> frozenset[int]:
     return frozenset(static - set(metadata.mutated_inp_runtime_indices))
 
 
+def written_inputs() -> tuple[int, ...]:
+    """Positions of AOTAutograd's inputs that the graph writes to.
+
+    Its first outputs are what they become, in this order.
+    """
+    context = TracingContext.try_get()
+    metadata = None if context is None else context.fw_metadata
+    return () if metadata is None else tuple(metadata.mutated_inp_runtime_indices)
+
+
 _ALIASES = (
     OutputType.alias_of_input,
     OutputType.alias_of_intermediate,

@@ -122,7 +122,9 @@ class Executable:
         if not all(map(_is_contiguous, tensors)):
             self.counters.input_copies += sum(not t.is_contiguous() for t in tensors)
             tensors = [t.contiguous() for t in tensors]
-        results = ort_c.OrtValueVector()
+        targets = opened.targets
+        outputs = [] if targets is None else targets.tensors(tensors, args)
+        results = opened.target_feeder.feed(outputs) if outputs else ort_c.OrtValueVector()
         try:
             opened.run(
                 self._run_options,
@@ -134,7 +136,8 @@ class Executable:
             )
         except ORT_ERRORS as error:
             return self._failed_run(error, args)
-        outputs: list[torch.Tensor] = results.to_dlpacks(from_dlpack)
+        if targets is None:
+            outputs = results.to_dlpacks(from_dlpack)
         for index in self._maybe_empty:
             # Without elements, DLPack has strides of 0, torch those of a full tensor.
             if outputs[index].numel() == 0:

@@ -9,36 +9,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import onnx
 import torch
 
-from .program import Program, TensorSpec
-
-# A size: a number, or the argument and the axis of it that it is read off.
-Size: TypeAlias = "int | tuple[int, int]"
+from .program import Program
+from .sizes import Size, read_sizes, sizes_of
 
 
 @dataclass(frozen=True, slots=True)
 class Reshaped:
-    """An output, by its position, that has to be viewed in its shape."""
+    """An output, by its position, that has to be viewed in its shape.
+
+    `written` is the shape that the session gives it, if that is known before the run.
+    """
 
     position: int
     shape: tuple[Size, ...]
+    written: tuple[Size, ...] | None
 
     def view(self, output: torch.Tensor, args: Sequence[object]) -> torch.Tensor:
         """The output as the program has it. `args` are the program's arguments."""
-        sizes: list[int] = []
-        for size in self.shape:
-            if isinstance(size, int):
-                sizes.append(size)
-                continue
-            argument, axis = size
-            tensor = args[argument]
-            assert isinstance(tensor, torch.Tensor)
-            sizes.append(tensor.shape[axis])
-        return output.view(sizes)
+        return output.view(read_sizes(self.shape, args))
 
 
 def shed_last_reshapes(graph: onnx.GraphProto, program: Program) -> tuple[Reshaped, ...]:
@@ -56,15 +48,25 @@ def shed_last_reshapes(graph: onnx.GraphProto, program: Program) -> tuple[Reshap
         if maker is None or (maker.domain, maker.op_type) != ("", "Reshape"):
             continue
         source = maker.input[0]
-        shape = _shape(program.outputs[position].shape, program.inputs)
+        shape = sizes_of(program.outputs[position].shape, program.inputs)
         if shape is None or source not in makers or readers[value.name] or outputs[source]:
             continue
         graph.node.remove(maker)
         outputs[source] += 1
         value.name = source
         value.type.tensor_type.ClearField("shape")
-        shed.append(Reshaped(position, shape))
+        shed.append(Reshaped(position, shape, _written(program, position)))
     return tuple(shed)
+
+
+def _written(program: Program, position: int) -> tuple[Size, ...] | None:
+    """The shape of what the last Reshape reads."""
+    reshape = program.model.graph.outputs[position].producer()
+    source = None if reshape is None else reshape.inputs[0]
+    if source is None or source.shape is None:
+        return None
+    dims = [dim if isinstance(dim, int) else dim.value or "" for dim in source.shape]
+    return sizes_of(dims, program.inputs)
 
 
 def _read(node: onnx.NodeProto) -> list[str]:
@@ -75,20 +77,3 @@ def _read(node: onnx.NodeProto) -> list[str]:
             names.extend(_read(inner))
         names.extend(value.name for value in attribute.g.output)
     return names
-
-
-def _shape(dims: Sequence[int | str], inputs: Sequence[TensorSpec]) -> tuple[Size, ...] | None:
-    sizes: list[Size] = []
-    for dim in dims:
-        found: Size | None = dim if isinstance(dim, int) else _axis(dim, inputs)
-        if found is None:
-            return None
-        sizes.append(found)
-    return tuple(sizes)
-
-
-def _axis(symbol: str, inputs: Sequence[TensorSpec]) -> tuple[int, int] | None:
-    for position, spec in enumerate(inputs):
-        if symbol in spec.shape:
-            return position, spec.shape.index(symbol)
-    return None

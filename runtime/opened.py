@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 import onnxruntime as ort
 import torch
 
+from .in_place import Overwrites, Targets, targets
 from .last_reshapes import Reshaped
 from .linear_layers import Prepared, as_lowered, quantize_layers
 from .program import Program, TensorSpec
@@ -34,7 +35,8 @@ class Opened:
     """A session, and what its calls need: which inputs are frozen in it and which are fed.
 
     `weights` picks the frozen ones out of the arguments. `converted` are the places among the fed
-    ones of numbers and of complex tensors.
+    ones of numbers and of complex tensors; `targets` are tensors to write outputs to, if not new
+    ones of onnxruntime's.
     """
 
     prepared: Prepared
@@ -42,6 +44,8 @@ class Opened:
     run: Callable[..., None]
     output_names: list[str]
     reshaped: tuple[Reshaped, ...]
+    targets: Targets | None
+    target_feeder: Feeder
     frozen: tuple[int, ...]
     weights: Callable[[Sequence[Argument]], Sequence[Argument]]
     fed: tuple[int, ...]
@@ -98,7 +102,8 @@ class Setup:
     `may_go_live` gives freezing up once the weights keep changing. `computed` are inputs that
     eager operators return, with the dtype that their metadata promises. A quantized program leaves
     the weights `in_float` as they are, for the reasons given, and shares the others in `quantized`.
-    `sessions` are those that executables share.
+    `overwrites` are outputs to be written onto an input. `sessions` are those that executables
+    share.
     """
 
     providers: tuple[ProviderChoice, ...]
@@ -109,6 +114,7 @@ class Setup:
     may_go_live: bool
     spinning: bool
     strict: bool
+    overwrites: Overwrites | None = None
     in_float: Mapping[int, str] = field(default_factory=dict[int, str])
     quantized: QuantizedWeights = field(default_factory=QuantizedWeights)
     sessions: Sessions = field(default_factory=Sessions)
@@ -126,6 +132,7 @@ def session_key(
         repr((setup.providers, sorted(setup.settings.items()))),
         (setup.spinning, torch.get_num_threads()),
         tuple(setup.in_float.items()),
+        () if setup.overwrites is None else tuple(setup.overwrites.inputs.items()),
         tuple(weights),
     )
 
@@ -172,6 +179,8 @@ def open_program(
         run=opened.session._sess.run_with_ortvaluevector,  # noqa: SLF001  # pyright: ignore[reportOptionalMemberAccess]
         output_names=opened.output_names,
         reshaped=opened.reshaped,
+        targets=targets(program, setup.overwrites, positions, opened.reshaped),
+        target_feeder=Feeder([spec.dtype for spec in program.outputs]),
         frozen=frozen,
         # One call for all of them; for a single position it would return no sequence.
         weights=itemgetter(*frozen) if len(frozen) > 1 else lambda args: [args[i] for i in frozen],

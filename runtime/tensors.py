@@ -79,9 +79,9 @@ def as_input(value: torch.Tensor | float) -> torch.Tensor:
     Complex numbers become pairs of reals; other tensors stay as they are.
     """
     if isinstance(value, int):
-        return torch.tensor([value])
+        return torch.tensor([value], device="cpu")
     if isinstance(value, float):
-        return torch.tensor(value, dtype=torch.float64)
+        return torch.tensor(value, dtype=torch.float64, device="cpu")
     return torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
 
 

@@ -45,6 +45,11 @@ def index_put(
         cx.decline("indices whose common shape depends on symbolic sizes")
     if accumulate:
         _decline_stepwise_rounding(cx, numel(shape))
+    elif len(axes) == 1 and axes[0] > 0 and len(shape) == 1:
+        # ScatterND writes at the leading dims: all of the target would be transposed, twice.
+        (axis,), (index,) = axes, tensors
+        rows = (*self.known_dims[:axis], *shape, *self.known_dims[axis + 1 :])
+        return _scatter_slices(cx, self, axis, index, cx.expand(values, rows), "none")
     rest = [a for a in range(self.rank) if a not in axes]
     others = [self.known_dims[a] for a in rest]
     position = axes[0] if axes == list(range(axes[0], axes[-1] + 1)) else 0
