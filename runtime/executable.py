@@ -1,6 +1,6 @@
 """A program opened in ONNX Runtime, and the call path.
 
-The session is opened at the first call, with the weights that arrive in it. A later call checks
+A session is opened at the first call, with the weights that arrive in it. A later call checks
 that they are still those, binds the other inputs, runs, and returns.
 """
 
@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from .tensors import CPU_DEVICE, as_input, repeat_in_place, restride
 log = logging.getLogger(__name__)
 
 REOPENS_BEFORE_LIVE = 2
+CALLS_OF_LASTING_WEIGHTS = 3  # those that live for fewer calls are made anew for each
 _is_contiguous = torch.Tensor.is_contiguous
 # onnxruntime's exceptions have no common base below Exception.
 ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -55,9 +57,26 @@ class Counters:
     fallbacks: Counter[Reason] = field(default_factory=Counter[Reason])
 
 
-class Executable:
-    """Owns the session of one program over one set of weights.
+@dataclass(slots=True)
+class _Weights:
+    """One set of weights that a program is called with: that of one model, or of one layer.
 
+    `opened` is its session, `openings` how often one was opened, `since` the number of calls
+    before. `references` tell when a weight is gone.
+    """
+
+    since: int
+    opened: Opened | None = None
+    openings: int = 0
+    references: list[weakref.ref[torch.Tensor]] = field(
+        default_factory=list[weakref.ref[torch.Tensor]]
+    )
+
+
+class Executable:
+    """Owns the sessions of one program: one for each set of weights that it is called with.
+
+    Models of one class share what Dynamo compiled, and so do layers that are compiled one by one.
     `fallback()` makes the region's eager form, for a session that cannot be opened or a run that
     fails; with `strict` these are errors.
     """
@@ -73,7 +92,9 @@ class Executable:
         self.counters = Counters()
         self._make_fallback = fallback
         self._eager: Callable[[Sequence[Argument]], list[torch.Tensor]] | None = None
-        self._opened: Opened | None = None
+        self._opened: Opened | None = None  # the one of the last call
+        self._sets: dict[tuple[int, ...], _Weights] = {}
+        self._short_lived = 0
         self._broken = False
         self._left_by_fork: list[Opened] = []
         self._lock = threading.Lock()
@@ -183,13 +204,18 @@ class Executable:
         return output
 
     def _open(self, args: Sequence[Argument]) -> Opened | None:
-        """Open (again), with the weights as they are now. None: this program runs in eager."""
+        """A session over the weights as they are now. None: this program runs in eager."""
         with self._lock:
             opened = self._opened
             if opened is not None and opened.usable(args):
                 return opened
             if self._broken:
                 return None
+            weights = self._weights(args)
+            opened = weights.opened
+            if opened is not None and opened.usable(args):
+                self._opened = opened
+                return opened
             if opened is not None and opened.pid != os.getpid():
                 # A fork copies no threads: closing the parent's session would wait for its pool.
                 # (onnxruntime itself does so where a forked child ends by sys.exit; children of
@@ -197,9 +223,9 @@ class Executable:
                 self._left_by_fork.append(opened)
             # Held over the opening, so that only weights that changed are quantized again.
             quantized = () if opened is None else opened.prepared.in_use
-            opened = self._opened = None  # give the old session's memory back first
+            opened = weights.opened = self._opened = None  # give the old one's memory back first
             try:
-                self._opened = self._session(args)
+                self._opened = self._session(args, weights)
             except SessionError as error:
                 if self.setup.strict:
                     raise
@@ -207,11 +233,41 @@ class Executable:
                 self._fall_back(Reason(ReasonKind.SESSION_FAILED, str(error)))
                 return None
             del quantized
+            if self._opened.watch is not None:  # else it serves any weights
+                weights.opened = self._opened
             return self._opened
 
-    def _session(self, args: Sequence[Argument]) -> Opened:
+    def _weights(self, args: Sequence[Argument]) -> _Weights:
+        """The set of weights in these arguments: known, or new."""
+        tensors = [t for i in self.setup.weights if isinstance(t := args[i], torch.Tensor)]
+        key = tuple(map(id, tensors))
+        known = self._sets.get(key)
+        if known is None:
+            known = self._sets[key] = _Weights(self.counters.calls)
+            this = weakref.ref(self)
+
+            def gone(_: object) -> None:
+                executable = this()
+                if executable is not None:
+                    executable._forget(key)  # noqa: SLF001 - its own
+
+            known.references.extend(weakref.ref(tensor, gone) for tensor in tensors)
+        return known
+
+    def _forget(self, key: tuple[int, ...]) -> None:
+        """Close the session of weights that are gone."""
+        weights = self._sets.pop(key, None)
+        if weights is None:
+            return
+        if self.counters.calls - weights.since < CALLS_OF_LASTING_WEIGHTS:
+            self._short_lived += 1
+        if weights.opened is not None and self._opened is weights.opened:
+            self._opened = None
+
+    def _session(self, args: Sequence[Argument], weights: _Weights) -> Opened:
         """One that is open over the same weights, or a new one."""
-        tired = self.setup.may_go_live and self.counters.sessions > REOPENS_BEFORE_LIVE
+        changes = max(weights.openings, self._short_lived)
+        tired = self.setup.may_go_live and changes > REOPENS_BEFORE_LIVE
         frozen = () if tired else freezable_inputs(self.program, self.setup, args)
         key = session_key(self.program, self.setup, frozen, args)
         found = self.setup.sessions.find(key, args)
@@ -219,6 +275,7 @@ class Executable:
             return found
         started = time.perf_counter()
         opened = open_program(self.program, self.setup, frozen, args)
+        weights.openings += 1
         self.counters.sessions += 1
         self.counters.session_ms += (time.perf_counter() - started) * 1e3
         self.setup.sessions.keep(key, opened)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +11,8 @@ import torch
 from torch import nn
 
 import dynamo_onnx
+from dynamo_onnx.backend.state import state
+from dynamo_onnx.runtime.executable import Executable
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor]]] = {
     "linear": (lambda: nn.Linear(8, 4), lambda: torch.randn(3, 8)),
@@ -189,11 +193,14 @@ def test_guard_sets_over_one_program_and_the_same_weights_share_a_session() -> N
     assert dynamo_onnx.report(compiled).sessions == 2
 
 
-def test_layers_of_one_kind_share_the_session_that_reads_their_weights() -> None:
-    class Layer(nn.Linear):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return nn.functional.linear(x, self.weight, self.bias)
+class Layer(nn.Linear):
+    """Dynamo compiles no forward of torch's own classes where that is the whole frame."""
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight, self.bias)
+
+
+def test_layers_of_one_kind_share_the_session_that_reads_their_weights() -> None:
     layers = [Layer(8, 8) for _ in range(3)]
     for layer in layers:
         layer.compile(backend="onnx", options={"strict": True, "weights": "live"})
@@ -219,3 +226,55 @@ def test_dropping_the_model_frees_its_weights() -> None:
     torch._dynamo.reset()
     gc.collect()
     assert alive() is None
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": "frozen"}, {"quantize": "int8"}], ids=str)
+def test_layers_compiled_one_by_one_keep_a_session_each(options: dict[str, str]) -> None:
+    layers = [Layer(64, 64) for _ in range(5)]
+    x = torch.randn(3, 64)
+    with torch.no_grad():
+        eager = [layer(x) for layer in layers]
+        for layer in layers:
+            layer.compile(backend="onnx", options={"strict": True, **options})
+        first = [layer(x) for layer in layers]
+        for ours, wanted in zip(first, eager, strict=True):
+            torch.testing.assert_close(ours, wanted, atol=0.03, rtol=0)
+        for _ in range(3):
+            assert all(torch.equal(layer(x), y) for layer, y in zip(layers, first, strict=True))
+        assert sum(one.counters.sessions for one in _executables()) == 5
+        layers[2].weight.data.mul_(2.0)
+        for _ in range(2):
+            same = [torch.equal(layer(x), y) for layer, y in zip(layers, first, strict=True)]
+            assert same == [True, True, False, True, True]
+    assert sum(one.counters.sessions for one in _executables()) == 6
+
+
+def test_a_session_is_closed_when_its_weights_are_gone() -> None:
+    models = [nn.Sequential(nn.Linear(8, 8), nn.ReLU()) for _ in range(3)]
+    compiled = [torch.compile(model, backend="onnx") for model in models]
+    x = torch.randn(3, 8)
+    with torch.no_grad():
+        for one in compiled:
+            one(x)
+    (executable,) = _executables()
+    open_ones = [weakref.ref(weights.opened) for weights in executable._sets.values()]
+    assert [one() is not None for one in open_ones] == [True, True, True]
+    del models[-1], compiled[-1], one
+    gc.collect()
+    assert [one() is not None for one in open_ones] == [True, True, False]
+
+
+def test_weights_made_anew_for_each_call_are_not_frozen_for_ever() -> None:
+    linear = nn.Linear(8, 8)
+    compiled = torch.compile(linear, backend="onnx")
+    x = torch.randn(3, 8)
+    with torch.no_grad():
+        for step in range(8):
+            linear.weight = nn.Parameter(torch.full((8, 8), float(step)))
+            torch.testing.assert_close(compiled(x), linear(x))
+    assert sum(one.counters.sessions for one in _executables()) <= 4
+
+
+def _executables() -> list[Executable]:
+    found = (region.executable() for graph in state.graphs for region in graph.regions)
+    return list(dict.fromkeys(one for one in found if one is not None))
