@@ -5,6 +5,8 @@
 
 Each case runs in a process of its own. The weights are random, so the next token is drawn with
 noise that is the same for every contender: the highest logit alone would repeat one token for ever.
+What quantized weights cost in accuracy is told by how they read the prompt: the perplexity of its
+tokens, and how far the predicted distributions are from eager's.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from .machine import Watch
 from .models import MODELS
 from .record import Case, Row, Run, Settings
 
-BACKENDS = ("eager", "inductor", "onnx")
+BACKENDS = ("eager", "inductor", "onnx", "onnx int8", "onnx int4")
 CASES = {
     f"{name} {kind} cache": (model, kind)
     for name, model in (("gpt2", "gpt2"), ("llama", "llama-30x576"))
@@ -57,6 +59,30 @@ class Generation:
     decode_ms: float = math.nan
     tokens: list[int] = field(default_factory=list[int])
     logits: list[Tensor] = field(default_factory=list[Tensor])
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The distributions that a model predicts along a text, as log probabilities [P, V]."""
+
+    text: Tensor  # int64 [1, P]
+    predicted: Tensor
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean of -log p of each token but the first, given those before it."""
+        following = self.text[0, 1:, None]
+        return float((-self.predicted[:-1].gather(1, following)).mean().exp())
+
+    def divergence_from(self, other: Reading) -> float:
+        """The mean over the text of KL(other || this), in nats."""
+        return float((other.predicted.exp() * (other.predicted - self.predicted)).sum(-1).mean())
+
+
+def read(forward: Callable[..., Any], text: Tensor) -> Reading:
+    """How a model reads a text [1, P] in one call without a cache."""
+    logits = forward(input_ids=text, use_cache=False).logits[0]
+    return Reading(text, logits.double().log_softmax(-1))
 
 
 def generate(forward: Callable[..., Any], cache: Any, task: Task) -> Generation:  # noqa: ANN401 - transformers' cache
@@ -91,12 +117,26 @@ def _task(model: str, *, small: bool) -> tuple[Any, Task]:
     return module, Task(kwargs["input_ids"], gumbel)
 
 
+def _quantization(backend: str) -> dict[str, str]:
+    """The options of "onnx int8", say."""
+    _, _, quantize = backend.partition(" ")
+    return {"quantize": quantize} if quantize else {}
+
+
+def _forward(module: Any, backend: str) -> Callable[..., Any]:  # noqa: ANN401 - transformers' model
+    if backend == "eager":
+        return module
+    if backend.startswith("onnx"):
+        return torch.compile(module, backend="onnx", options=_quantization(backend))
+    return torch.compile(module, backend=backend)
+
+
 def _contender(module: Any, backend: str, kind: str, task: Task) -> Contender:  # noqa: ANN401 - transformers' model
     """`call` generates; a static cache is made once, filled once in eager, and emptied each time.
 
     That eager call allocates it: else the compiled one would, and be compiled once more.
     """
-    forward = module if backend == "eager" else torch.compile(module, backend=backend)
+    forward = _forward(module, backend)
     length = task.prompt.shape[1] + task.tokens
     static = StaticCache(config=module.config, max_cache_len=length)
     if kind == "static":
@@ -113,7 +153,14 @@ def _contender(module: Any, backend: str, kind: str, task: Task) -> Contender:  
         return made.logits
 
     def report() -> dict[str, Any] | None:
-        return backends.onnx_report(forward) if backend == "onnx" else None
+        if not backend.startswith("onnx"):
+            return None
+        found = backends.onnx_report(forward)
+        if _quantization(backend):
+            ours, eager = read(forward, task.prompt), read(module, task.prompt)
+            found["perplexity"] = {"eager": eager.perplexity, "quantized": ours.perplexity}
+            found["divergence"] = ours.divergence_from(eager)
+        return found
 
     return Contender(call, tensors, report)
 
@@ -137,7 +184,10 @@ def measure_case(name: str, settings: Settings) -> Case:
     """All contenders of one model and cache. Meant for a process of its own."""
     model, kind = CASES[name]
     shown = harness.eager_first(settings.backends)
-    with prepared(settings.threads):
+    import torch._dynamo.config as dynamo_config
+
+    # The graphs of all contenders are graphs of one frame, more than Dynamo's usual limit.
+    with prepared(settings.threads), dynamo_config.patch(recompile_limit=64):
         module, task = _task(model, small=settings.small)
         makers = {backend: partial(_contender, module, backend, kind, task) for backend in shown}
         ready, failed = contest.made_ready(makers)
@@ -194,9 +244,23 @@ def _cell(case: Case, backend: str, value: str, unit: str, ratio: str) -> str:
 
 
 def _same(case: Case) -> str:
-    others = [row for row in case.rows if row.contender != "eager" and row.error is None]
+    others = [
+        row
+        for row in case.rows
+        if row.contender != "eager" and row.error is None and "divergence" not in row.facts
+    ]
     return ", ".join(
         f"{row.contender} {'yes' if row.facts['tokens_equal'] else 'no'}" for row in others
+    )
+
+
+def _accuracy(case: Case) -> str:
+    """Of the rows with quantized weights."""
+    return ", ".join(
+        f"{row.contender.removeprefix('onnx ')} {row.facts['perplexity']['quantized']:.5g} for "
+        f"{row.facts['perplexity']['eager']:.5g}; {row.facts['divergence']:.2g}"
+        for row in case.rows
+        if row.error is None and "divergence" in row.facts
     )
 
 
@@ -205,13 +269,13 @@ def page(run: Run) -> str:
     shown = harness.eager_first(run.settings.backends)
     header = ["model", *(f"{backend} prefill" for backend in shown)]
     header += [f"{backend} tokens/s" for backend in shown]
-    header += ["tokens as eager's"]
+    header += ["tokens as eager's", "perplexity; KL in nats"]
     rows: list[list[str]] = []
     for case in run.cases:
         cells = [render.case_name(case)]
         cells += [_cell(case, b, "prefill_ms", "ms", "prefill_ratio") for b in shown]
         cells += [_cell(case, b, "decode_tokens_per_s", "", "decode_ratio") for b in shown]
-        rows.append([*cells, _same(case)])
+        rows.append([*cells, _same(case), _accuracy(case)])
     sizes = sorted(
         {
             (case.facts["prompt_tokens"], case.facts["new_tokens"])
@@ -225,7 +289,8 @@ def page(run: Run) -> str:
         [render.table(header, rows)],
         f"{asked}, batch 1, float32, random weights; medians of up to {run.settings.rounds} "
         "interleaved rounds, after one generation that compiled. × is eager's time over the "
-        "backend's, the median of the rounds' ratios.",
+        "backend's, the median of the rounds' ratios. Perplexity and KL divergence from eager's "
+        "predictions are of the prompt, read with quantized weights.",
     )
 
 

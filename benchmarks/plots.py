@@ -17,6 +17,8 @@ COLOURS = {  # Okabe and Ito's, which the colour-blind can tell apart
     "onnx": "#0072B2",
     "onnx frozen": "#0072B2",
     "onnx live": "#56B4E9",
+    "onnx int8": "#56B4E9",
+    "onnx int4": "#009E73",
     "raw": "#999999",
     "bare": "#999999",
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks import generate, harness, record
-from benchmarks.generate import Generation, Task
+from benchmarks.generate import Generation, Reading, Task
 from benchmarks.machine import Machine
 from benchmarks.measure import Quartiles
 from benchmarks.record import Case, Row, Run, Settings
@@ -81,13 +82,35 @@ def test_the_table_says_whose_tokens_are_eagers():
         Row("onnx", values | ratios, {"tokens_equal": False}),
     )
     page = generate.page(_run(Case("a", {"prompt_tokens": 128, "new_tokens": 64}, rows=rows)))
-    assert _rows(page)[2] == ["a", "20 ms", "20 ms (2.00×)", "50", "50 (4.00×)", "onnx no"]
+    assert _rows(page)[2] == ["a", "20 ms", "20 ms (2.00×)", "50", "50 (4.00×)", "onnx no", ""]
     assert "64 tokens after a prompt of 128" in page
+
+
+def test_accuracy_is_told_of_quantized_weights_alone():
+    text = torch.tensor([[0, 1, 2]])
+    certain = Reading(text, torch.tensor([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]]).clamp_min(1e-9).log())
+    even = Reading(text, torch.full((3, 3), 1 / 3).log())
+    assert certain.perplexity == pytest.approx(1.0)
+    assert even.perplexity == pytest.approx(3.0)
+    assert even.divergence_from(even) == 0
+    assert even.divergence_from(certain) == pytest.approx(math.log(3), rel=1e-5)
+
+    values = {"prefill_ms": _exact(20.0), "decode_tokens_per_s": _exact(50.0)}
+    lossy = {"perplexity": {"eager": 10.0, "quantized": 10.5}, "divergence": 0.01}
+    rows = (
+        Row("eager", values, {"tokens_equal": True}),
+        Row("onnx int8", values, {"tokens_equal": False} | lossy),
+    )
+    case = Case("a", {"prompt_tokens": 128, "new_tokens": 64}, rows=rows)
+    (*_, same, accuracy) = _rows(generate.page(_run(case)))[2]
+    assert same == ""
+    assert accuracy == "int8 10.5 for 10; 0.01"
 
 
 def test_a_small_model_generates_from_the_command_line_as_eager_does(tmp_path):
     out = tmp_path / "run.json"
-    argv = ["--small", "--cases", "llama static cache", "--backends", "onnx", "--rounds", "3"]
+    argv = ["--small", "--cases", "llama static cache", "--rounds", "3"]
+    argv += ["--backends", "onnx,onnx int8"]
     assert harness.main(generate.BENCHMARK, [*argv, "--out", str(out)]) == 0
     (case,) = record.read(out, Run).cases
     onnx = case.row("onnx")
@@ -96,4 +119,7 @@ def test_a_small_model_generates_from_the_command_line_as_eager_does(tmp_path):
     assert onnx.facts["distinct_tokens"] > 1
     assert onnx.facts["graphs"] == 2  # the prompt, one token
     assert onnx.facts["max_error"] < 1e-4
+    quantized = case.row("onnx int8")
+    assert quantized is not None
+    assert 0 < quantized.facts["divergence"] < 1e-3
     assert out.with_suffix(".png").exists()
