@@ -278,3 +278,29 @@ def test_weights_made_anew_for_each_call_are_not_frozen_for_ever() -> None:
 def _executables() -> list[Executable]:
     found = (region.executable() for graph in state.graphs for region in graph.regions)
     return list(dict.fromkeys(one for one in found if one is not None))
+
+
+def test_without_guards_on_modules_weights_are_watched_all_the_same() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU()).eval()
+    options = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+    compiled = torch.compile(model, backend="onnx", options={"strict": True, **options})
+    x = torch.randn(3, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x))
+        model[0].weight.data.mul_(2.0)
+        torch.testing.assert_close(compiled(x), model(x))
+        model.load_state_dict({k: torch.randn_like(v) for k, v in model.state_dict().items()})
+        torch.testing.assert_close(compiled(x), model(x))
+
+
+@pytest.mark.parametrize("weights", ["frozen", "live"])
+def test_without_guards_a_weight_of_another_shape_is_not_read_as_the_old_one(weights: str) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU()).eval()
+    options = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+    compiled = torch.compile(model, backend="onnx", options={"weights": weights, **options})
+    x = torch.randn(3, 8)
+    with torch.no_grad():
+        compiled(x)
+        for features in (6, 12):
+            model[0] = nn.Linear(8, features)
+            torch.testing.assert_close(compiled(x), model(x))
