@@ -76,7 +76,7 @@ def also_a_result(cache: Tensor, rows: Tensor, places: Tensor) -> Tensor:
 def read_by_eager(cache: Tensor, rows: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     before = torch.special.zeta(cache.abs() + 2, 1.5)
     cache[:, :, places] = rows
-    return before, cache.exp().exp().sum(-1)
+    return before, cache.tanh().exp().sum(-1)
 
 
 Fn = Callable[[Tensor, Tensor, Tensor], Any]
