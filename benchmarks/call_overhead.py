@@ -123,11 +123,11 @@ def bare(example: Example, options: Mapping[str, Any]) -> Contender:
 def _bare_run(cached: Any, *, alone: bool) -> Callable[[], Any]:  # noqa: ANN401 - a CachedProgram
     """One run of a program's session over its weights, with ones for the other inputs."""
     from dynamo_onnx.runtime.session import open_session, session_options
-    from dynamo_onnx.runtime.tensors import CPU_DEVICE, Feeder, ort_value
+    from dynamo_onnx.runtime.tensors import CPU_DEVICE, Feeder
 
     program = cached.program
     frozen = {
-        index: ort_value(cached.weights[spec.name])
+        index: cached.weights[spec.name]
         for index, spec in enumerate(program.inputs)
         if spec.name in cached.weights
     }
@@ -141,7 +141,7 @@ def _bare_run(cached: Any, *, alone: bool) -> Callable[[], Any]:  # noqa: ANN401
     devices = [CPU_DEVICE] * len(outputs)
     run_options = ort_c.RunOptions()
 
-    def run(_alive: object = (frozen, fed)) -> Any:  # noqa: ANN401 - values of onnxruntime
+    def run(_alive: object = (opened, fed)) -> Any:  # noqa: ANN401 - values of onnxruntime
         results = ort_c.OrtValueVector()
         session.run_with_ortvaluevector(run_options, names, feeds, outputs, results, devices)
         return results

@@ -24,7 +24,7 @@ from .program import Program, TensorSpec
 from .providers import ProviderChoice
 from .quantize import QuantizedWeights
 from .session import open_session, session_options
-from .tensors import Feeder, as_input, ort_value
+from .tensors import Feeder, as_input
 from .weights import WeightWatch, freezable
 
 Argument: TypeAlias = "torch.Tensor | int | float"
@@ -53,7 +53,7 @@ class Opened:
     names: list[str]
     watch: WeightWatch | None
     feeder: Feeder
-    owned: tuple[ort.OrtValue, ...]
+    owned: tuple[object, ...]
     pid: int
 
     def usable(self, args: Sequence[Argument]) -> bool:
@@ -164,13 +164,12 @@ def open_program(
         )
     )
     constants = _constants(prepared, tensors)
-    values = {i: ort_value(tensor.contiguous()) for i, tensor in constants.items()}
     options = session_options(
         setup.settings, threads=torch.get_num_threads(), spinning=setup.spinning
     )
-    opened = open_session(prepared.program, options, setup.providers, values)
+    opened = open_session(prepared.program, options, setup.providers, constants)
     inputs = prepared.program.inputs
-    fed = [i for i in range(len(inputs)) if i not in values]
+    fed = [i for i in range(len(inputs)) if i not in constants]
     positions = tuple(prepared.origins[i].position for i in fed)
     return Opened(
         prepared=prepared,
@@ -191,7 +190,7 @@ def open_program(
         names=[inputs[i].name for i in fed],
         watch=watch,
         feeder=Feeder([inputs[i].dtype for i in fed]),
-        owned=tuple(values.values()),
+        owned=opened.owned,
         pid=os.getpid(),
     )
 

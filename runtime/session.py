@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+import torch
 
 from .errors import OptionError, SessionError
+from .initializers import as_initializers
 from .last_reshapes import Reshaped, shed_last_reshapes
 from .program import Program
 from .providers import ProviderChoice
@@ -20,16 +21,19 @@ _CONFIG_KEY = re.compile(r"^[a-z_]+\.")
 QUIET = 4  # errors reach us as exceptions: the user gets them raised, or eager's answer
 # For [128, 768], SkipLayerNormalization takes 256 µs, Add and LayerNormalization 68 (1.32).
 SLOWER_ON_CPU = ["SkipLayerNormFusion"]
-EXTERNAL_FILE = "weights"  # never opened: every tensor that names it is given in memory
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session, the names of its outputs in the program's order, and which are to be reshaped."""
+    """A session, the names of its outputs in the program's order, and which are to be reshaped.
+
+    `owned` is memory that must live as long as the session, which reads it in place.
+    """
 
     session: ort.InferenceSession
     output_names: list[str]
     reshaped: tuple[Reshaped, ...]
+    owned: tuple[object, ...]
 
 
 def session_options(
@@ -68,47 +72,15 @@ def apply_setting(options: ort.SessionOptions, name: str, value: object) -> None
         raise OptionError(f"session_options: {name}={value!r} was refused: {error}") from error
 
 
-def serialise(program: Program, frozen: Mapping[int, Any]) -> onnx.ModelProto:
-    """The model with the inputs in `frozen` (positions) turned into external initializers.
-
-    No weight passes through protobuf: an initializer only says that its data lies elsewhere.
-    """
-    proto = ir.serde.serialize_model(program.model)
-    graph = proto.graph
-    if frozen:
-        kept = [value for i, value in enumerate(graph.input) if i not in frozen]
-        for index in frozen:
-            spec = program.inputs[index]
-            tensor = graph.initializer.add()
-            tensor.name = spec.name
-            tensor.data_type = int(spec.dtype)
-            tensor.dims.extend(int(d) for d in spec.shape)
-            tensor.data_location = type(tensor).EXTERNAL
-            for key, text in (("location", EXTERNAL_FILE), ("offset", "0")):
-                entry = tensor.external_data.add()
-                entry.key, entry.value = key, text
-        del graph.input[:]
-        graph.input.extend(kept)
-    return proto
-
-
 def open_session(
     program: Program,
     options: ort.SessionOptions,
     providers: Sequence[ProviderChoice],
-    frozen: Mapping[int, ort.OrtValue],
+    frozen: Mapping[int, torch.Tensor],
 ) -> Session:
-    """A session over the program, with the `frozen` inputs (by position) bound as initializers.
-
-    The OrtValues must live as long as the session: it reads their memory in place.
-    """
-    if frozen:
-        names = [program.inputs[i].name for i in frozen]
-        values = list(frozen.values())
-        options.add_external_initializers(names, values)
-        for name, value in zip(names, values, strict=True):
-            options.add_initializer(name, value)
-    model = serialise(program, frozen)
+    """A session over the program, with the `frozen` inputs (by position) as initializers."""
+    model = ir.serde.serialize_model(program.model)
+    owned = as_initializers(model.graph, options, program, frozen) if frozen else ()
     reshaped = shed_last_reshapes(model.graph, program)
     on_cpu = all(name == "CPUExecutionProvider" for name, _ in providers)
     try:
@@ -120,7 +92,7 @@ def open_session(
         )
     except Exception as error:
         raise SessionError(explain(error, program, "ONNX Runtime rejected the program")) from error
-    return Session(session, [value.name for value in model.graph.output], reshaped)
+    return Session(session, [value.name for value in model.graph.output], reshaped, owned)
 
 
 def explain(error: BaseException, program: Program, what: str) -> str:

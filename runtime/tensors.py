@@ -3,8 +3,8 @@
 - An input is torch's memory. The feed vector points into it; the tensors are referenced until the
   run has returned, so nothing is freed under the session. A non-contiguous input is copied once.
 - An output is ONNX Runtime's memory, handed to torch by DLPack: the tensor's deleter gives it back.
-- A frozen weight is torch's memory; its OrtValue (and the tensor behind it) lives as long as the
-  session. See `weights.py`.
+- A frozen weight is torch's memory, which lives as long as the session. See `initializers.py` and
+  `weights.py`.
 """
 
 from __future__ import annotations
