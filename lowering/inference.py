@@ -38,7 +38,7 @@ class TypeInference:
     def __init__(self, kernels: Kernels, opset: int) -> None:
         self._kernels = kernels
         self._opset = opset
-        self._widenings: dict[tuple[str, str, tuple[tuple[str, ir.DataType], ...]], Bindings] = {}
+        self._typings: dict[object, Typing] = {}
 
     def has_kernel(self, op_type: str, **types: ir.DataType) -> bool:
         """Does this opset of ai.onnx have the operator, with a kernel for these type variables?"""
@@ -59,6 +59,22 @@ class TypeInference:
 
         `dtypes` are the outputs' types, for an operator whose outputs do not follow its inputs.
         """
+        if op_type == "Cast":
+            dtypes = [ir.DataType(attrs["to"])]
+        types = tuple(None if arg is None else arg.elem for arg in args)
+        key = (domain, op_type, types, outputs, None if dtypes is None else tuple(dtypes))
+        if key not in self._typings:
+            self._typings[key] = self._infer(domain, op_type, args, outputs, dtypes)
+        return self._typings[key]
+
+    def _infer(
+        self,
+        domain: str,
+        op_type: str,
+        args: Sequence[Value | None],
+        outputs: int,
+        dtypes: Sequence[ir.DataType] | None,
+    ) -> Typing:
         signature = self._kernels.signature(domain, op_type)
         if signature is None:
             operator = f"{domain or 'ai.onnx'}::{op_type}"
@@ -70,8 +86,6 @@ class TypeInference:
             raise Declined(Reason(ReasonKind.KERNEL, detail))
         bound = _bind(signature, op_type, args)
         widened = self._widening(domain, op_type, bound)
-        if op_type == "Cast":
-            dtypes = [ir.DataType(attrs["to"])]
         variables = _output_variables(signature, outputs)
         results = tuple(
             _output_type(op_type, v, bound) if dtypes is None else dtypes[i]
@@ -85,12 +99,6 @@ class TypeInference:
 
     def _widening(self, domain: str, op_type: str, bound: Bindings) -> Bindings:
         """Type variables to compute in a wider type, {} when a kernel takes them as they are."""
-        key = (domain, op_type, tuple(bound.items()))
-        if key not in self._widenings:
-            self._widenings[key] = self._find_widening(domain, op_type, bound)
-        return self._widenings[key]
-
-    def _find_widening(self, domain: str, op_type: str, bound: Bindings) -> Bindings:
         widened: Bindings = {}
         while True:
             types = {**bound, **widened}

@@ -19,7 +19,15 @@ from .builder import Builder
 from .dims import dim_of, dims_of, text
 from .layout import output_layout
 from .passes import run_passes
-from .region import Region, constant_tensor, inner_graph, is_symbolic, location, source_line
+from .region import (
+    Region,
+    constant_tensor,
+    inner_graph,
+    is_symbolic,
+    location,
+    source_line,
+    tensors,
+)
 from .registry import Lowering, Registry, bind_arguments
 from .rule import Meta, Rule, metas
 from .value import Complex, Declined, NeedsOpset, Value
@@ -333,11 +341,7 @@ def _refuse_numbers(lowering: Lowering, bound: Sequence[object]) -> None:
 
 def is_complex(node: torch.fx.Node) -> bool:
     """Does a node take or return a complex tensor?"""
-    return any(m.dtype in dtypes.REAL for n in (node, *node.all_input_nodes) for m in _metas(n))
-
-
-def _metas(node: torch.fx.Node) -> tuple[Meta, ...]:
-    return metas(node) if "val" in node.meta else ()
+    return any(t.dtype in dtypes.REAL for t in tensors((node, *node.all_input_nodes)))
 
 
 def _spec(value: ir.Value) -> TensorSpec:

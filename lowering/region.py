@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import linecache
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.fx
@@ -26,7 +28,11 @@ _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<functio
 
 def location(node: torch.fx.Node) -> str:
     """The user's `file:line` that a node comes from; "" when Dynamo recorded none."""
-    trace = node.meta.get("stack_trace") or ""
+    return _location(node.meta.get("stack_trace") or "")
+
+
+@lru_cache(maxsize=4096)  # repeated layers share their lines
+def _location(trace: str) -> str:
     found = ""
     for match in _FRAME.finditer(trace):
         if "/torch/" not in match["file"] or not found:
@@ -63,6 +69,16 @@ def constant_tensor(node: torch.fx.Node) -> torch.Tensor | None:
         return None
     plain = type(owner) in (torch.Tensor, torch.nn.Parameter) and owner.layout is torch.strided
     return owner if plain and not owner.is_complex() and owner.device.type == "cpu" else None
+
+
+def tensors(nodes: Iterable[torch.fx.Node]) -> Iterator[torch.Tensor]:
+    """The tensors that nodes return."""
+    for node in nodes:
+        val = node.meta.get("val")
+        if isinstance(val, torch.Tensor):
+            yield val
+        elif isinstance(val, (tuple, list)):
+            yield from (item for item in val if isinstance(item, torch.Tensor))
 
 
 def is_symbolic(node: torch.fx.Node) -> bool:

@@ -33,18 +33,13 @@ class Value(ir.Value):
     starts from there.
     """
 
-    __slots__ = ("dims", "view")
+    __slots__ = ("dims", "elem", "view")
 
     def __init__(self, name: str, dtype: ir.DataType, dims: Dims | None) -> None:
         super().__init__(name=name, type=ir.TensorType(dtype))
+        self.elem = dtype
         self.dims = dims
         self.view: tuple[str, Value, tuple[int, ...]] | None = None
-
-    @property
-    def elem(self) -> ir.DataType:
-        """The element type."""
-        assert self.dtype is not None
-        return self.dtype
 
     @property
     def known_dims(self) -> Dims:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -13,7 +12,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from ..runtime.errors import Reason, ReasonKind
 from .absent import ABSENT
 from .dtypes import REAL, TO_ONNX
-from .region import inner_graph, is_symbolic
+from .region import inner_graph, is_symbolic, tensors
 from .registry import Lowering, Registry
 from .torch_private import HigherOrderOperator, OpOverload
 
@@ -31,15 +30,15 @@ def verdict(
         )
     if eager_ops and not eager_ops.isdisjoint(_names(target)):
         return Reason(ReasonKind.OPTION, f"{target} is listed in eager_ops")
-    tensors = list(_tensors((node, *node.all_input_nodes)))
-    is_complex = any(t.dtype in REAL for t in tensors)
+    values = list(tensors((node, *node.all_input_nodes)))
+    is_complex = any(t.dtype in REAL for t in values)
     lowering = registry.get_complex(target) if is_complex else registry.get(target)
     if lowering is None and is_complex:
         detail = f"ONNX has no complex numbers, and {target} no form in pairs of reals here"
         return Reason(ReasonKind.NO_RULE, detail)
     if lowering is None:
         return _no_rule(target)
-    reason = next(filter(None, (unsupported_tensor(t, device_type) for t in tensors)), None)
+    reason = next(filter(None, (unsupported_tensor(t, device_type) for t in values)), None)
     reason = reason or _in_graphs(node, registry, eager_ops, device_type)
     reason = reason or _too_large(lowering, node)
     if reason is not None or lowering.supports is None:
@@ -51,7 +50,7 @@ def _too_large(lowering: Lowering, node: torch.fx.Node) -> Reason | None:
     largest = lowering.largest
     if largest is None:
         return None
-    for tensor in _tensors(node.all_input_nodes):
+    for tensor in tensors(node.all_input_nodes):
         if not statically_known_true(tensor.numel() <= largest):
             return Reason(
                 ReasonKind.SEMANTICS,
@@ -113,11 +112,3 @@ def unsupported_tensor(value: torch.Tensor, device_type: str) -> Reason | None:
             f"a tensor on {value.device.type}, the provider runs on {device_type}",
         )
     return None
-
-
-def _tensors(nodes: Iterable[torch.fx.Node]) -> Iterator[torch.Tensor]:
-    for node in nodes:
-        val = node.meta.get("val")
-        for item in val if isinstance(val, (tuple, list)) else (val,):
-            if isinstance(item, torch.Tensor):
-                yield item
