@@ -62,7 +62,7 @@ def all_negative(cx: Rule, operand: Operand) -> bool:
 def _all_sign(cx: Rule, operand: Operand, sign: int) -> bool:
     if isinstance(operand, Value):
         array = cx.builder.constant_array(operand)
-        return array is not None and bool(np.all(np.sign(array) == sign))
+        return array is not None and bool(np.all(array > 0 if sign > 0 else array < 0))
     if isinstance(operand, sympy.Expr):
         return sign > 0 and bool(operand.is_positive)
     return (operand > 0) - (operand < 0) == sign

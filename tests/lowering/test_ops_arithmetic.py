@@ -138,6 +138,7 @@ CASES = [
     Case("remainder of int8", lambda a, b: torch.remainder(a, b), _pairs(I8)),
     Case("remainder.Scalar", lambda a: aten.remainder.Scalar(a, 3), (I64,), max_nodes=1),
     Case("remainder.Scalar_Tensor", lambda a: aten.remainder.Scalar_Tensor(7, a), (P,)),
+    Case("remainder by a known bool", lambda a, n: a % torch.isfinite(n[0]), (X, I64)),
     Case("remainder of bfloat16", lambda a: torch.remainder(a, 0.7), (H,)),
     Case("fmod", lambda a, b: torch.fmod(a, b), (X, Y), max_nodes=1),
     Case("fmod of special values", lambda a, b: torch.fmod(a, b), PAIRS),
