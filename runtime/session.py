@@ -11,6 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
+from .bytes import make_exact, sums_exactly
 from .errors import OptionError, SessionError
 from .initializers import as_initializers
 from .last_reshapes import Reshaped, shed_last_reshapes
@@ -82,6 +83,8 @@ def open_session(
     model = ir.serde.serialize_model(program.model)
     owned = as_initializers(model.graph, options, program, frozen) if frozen else ()
     reshaped = shed_last_reshapes(model.graph, program)
+    if not sums_exactly():
+        make_exact(model.graph, options)
     on_cpu = all(name == "CPUExecutionProvider" for name, _ in providers)
     try:
         session = ort.InferenceSession(

@@ -11,6 +11,7 @@ from ..dims import Dim, is_static, numel
 from ..registry import lowers
 from ..rule import Rule
 from ..value import Value
+from . import quantized
 
 aten = torch.ops.aten
 
@@ -41,6 +42,8 @@ def convolution(
     """
     if is_static(cx.out.dims) and numel(cx.out.dims) == 0:
         return cx.zeros(cx.out.dims, cx.out.dtype)
+    if transposed or not quantized.has_known_scale(cx, input):
+        weight = quantized.foldable(cx, weight)
     spatial = len(cx.out.dims) - 2
     strides, pads, dilations = (_per_dim(cx, x, spatial) for x in (stride, padding, dilation))
     attrs: dict[str, Any] = {

@@ -18,6 +18,7 @@ from ..dtypes import opmath
 from ..registry import lowers
 from ..rule import Rule, Scalar
 from ..value import Value
+from . import quantized
 
 aten = torch.ops.aten
 
@@ -32,7 +33,7 @@ def mm(cx: Rule, self: Value, mat2: Value) -> Value:
     """
     if _empty(cx, self):
         return cx.zeros(cx.out.dims, cx.out.dtype)
-    return _product(cx, self, mat2)
+    return quantized.product(cx, self, mat2) or _product(cx, self, quantized.foldable(cx, mat2))
 
 
 @lowers(aten.addmm.default)
@@ -47,8 +48,13 @@ def addmm(cx: Rule, self: Value, mat1: Value, mat2: Value, beta: Scalar, alpha: 
     fits = _fits_attribute(alpha, dtype) and _fits_attribute(beta, dtype)
     if not dtype.is_floating_point or not fits or _empty(cx, mat1):
         return _scaled_sum(cx, self, mm(cx, mat1, mat2), beta, alpha)
+    plain = alpha == beta == 1 and self.dims == mat2.known_dims[1:]
+    fused = self if plain else None
+    product = quantized.product(cx, mat1, mat2, fused)
+    if product is not None:
+        return _scaled_sum(cx, self, product, beta if fused is None else 0, alpha)
     a, trans_a = _operand(cx, mat1)
-    b, trans_b = _operand(cx, mat2)
+    b, trans_b = _operand(cx, quantized.foldable(cx, mat2))
     return _gemm(cx, a, b, trans_a, trans_b, self if beta != 0 else None, float(alpha), float(beta))
 
 
@@ -174,12 +180,12 @@ def linear(cx: Rule, input: Value, weight: Value, bias: Value | None) -> Value:
 
 @lowers(aten._int_mm.default)
 def int_mm(cx: Rule, self: Value, mat2: Value) -> Value:
-    """self int8 [M, K], mat2 int8 [K, N] -> int32 [M, N].
-
-    Not MatMulInteger: its kernels for processors without VNNI saturate pairs of products.
-    Ref: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
-    """
-    return mm(cx, cx.cast(self, torch.int32), cx.cast(mat2, torch.int32))
+    """self int8 or uint8 [M, K], mat2 int8 [K, N] -> int32 [M, N]."""
+    if not quantized.has_integer_product(cx) or _empty(cx, self):
+        return mm(cx, cx.cast(self, torch.int32), cx.cast(mat2, torch.int32))
+    return quantized.integer_product(
+        cx, quantized.whole_numbers(cx, self), quantized.whole_numbers(cx, mat2)
+    )
 
 
 def _empty(cx: Rule, first: Value) -> bool:
