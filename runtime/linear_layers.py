@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from .program import Program, Quantization, TensorSpec
 from .quantize import BLOCK, QuantizedWeight, QuantizedWeights
@@ -73,7 +74,7 @@ def as_lowered(program: Program) -> Prepared:
 
 
 # A weight, by its position, and whether it lies there as [N, K]; else it is [K, N].
-_Weight: TypeAlias = "tuple[int, bool]"
+WeightKey: TypeAlias = "tuple[int, bool]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +82,31 @@ class _Layer:
     """x @ W, as one node computes it."""
 
     node: ir.Node
-    weight: _Weight
+    weight: WeightKey
     why_float: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Inputs:
+class LayerInputs:
     """The inputs of a program that hold one quantized weight."""
 
     packed: ir.Value
     scales: ir.Value
     content: QuantizedWeight
+
+    @classmethod
+    def of(cls, name: str, content: QuantizedWeight) -> LayerInputs:
+        """Inputs that are called after the weight."""
+
+        def value(part: str, tensor: torch.Tensor, dtype: ir.DataType) -> ir.Value:
+            shape = ir.Shape(tuple(tensor.shape))
+            return ir.Value(name=f"{name}_{part}", type=ir.TensorType(dtype), shape=shape)
+
+        return cls(
+            packed=value("packed", content.packed, ir.DataType.UINT8),
+            scales=value("scales", content.scales, ir.DataType.FLOAT),
+            content=content,
+        )
 
 
 def quantize_layers(
@@ -106,7 +121,7 @@ def quantize_layers(
     `left` are inputs that stay in float, and why. The program itself is shared, and not changed.
     """
     model = ir.serde.deserialize_model(ir.serde.serialize_model(program.model))
-    inputs: dict[_Weight, _Inputs | None] = {}
+    inputs: dict[WeightKey, LayerInputs | None] = {}
     reasons: Counter[str] = Counter()
     layers = 0
     for layer in _linear_layers(model, program, frozen, left):
@@ -115,15 +130,15 @@ def quantize_layers(
             tensor = frozen[position] if by_output else frozen[position].t()
             made = weights.of(tensor, quantization.bits)
             name = f"{program.inputs[position].name}{_suffix(by_output)}"
-            inputs[layer.weight] = None if made is None else _inputs(name, made)
+            inputs[layer.weight] = None if made is None else LayerInputs.of(name, made)
         found = None if layer.why_float is not None else inputs[layer.weight]
         if found is None:
             reasons[layer.why_float or "the weight is not finite"] += 1
             continue
-        _replace(layer.node, found, quantization)
+        replace_layer(layer.node, found, quantization.accuracy_level)
         layers += 1
     used = {weight: found for weight, found in inputs.items() if found is not None}
-    prepared = _with_inputs(program, model, used)
+    prepared = with_inputs(program, model, used, frozen)
     positions = {position for position, _ in used}
     summary = QuantizedLayers(
         bits=quantization.bits,
@@ -168,21 +183,29 @@ def _uncast(value: ir.Value | None) -> ir.Value:
 
 def _why_float(node: ir.Node, spec: TensorSpec, weight: torch.Tensor | None) -> str | None:
     """What stands against quantizing the weight of a layer."""
-    x, w = node.inputs[:2]
-    assert x is not None
+    w = node.inputs[1]
     assert w is not None
     if weight is None:
         return "the right operand is no frozen weight"
     if w.dtype != ir.DataType.FLOAT or spec.dtype not in FLOATS:
         return f"a weight of {spec.dtype.name} is multiplied in {w.dtype and w.dtype.name}"
+    if (why := why_not_plain(node)) is not None:
+        return why
+    if min(weight.shape) < LEAST_FEATURES:
+        return f"the weight has fewer than {LEAST_FEATURES} features in or out"
+    return None
+
+
+def why_not_plain(node: ir.Node) -> str | None:
+    """Why a product is not x [*, K] @ W [K, N] (+ bias), if it is not."""
+    x = node.inputs[0]
+    assert x is not None
     if node.op_type != "Gemm" and (x.shape is None or len(x.shape) < 2):
         return "the input is not known to be a matrix"
     if any(node.attributes.get_int(name, 0) for name in ("transA", "transBatchA", "transBatchB")):
         return "the input is read transposed"
     if any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta")):
         return "the product is scaled"
-    if min(weight.shape) < LEAST_FEATURES:
-        return f"the weight has fewer than {LEAST_FEATURES} features in or out"
     return None
 
 
@@ -190,31 +213,19 @@ def _suffix(by_output: bool) -> str:  # noqa: FBT001 - part of a weight's key
     return "" if by_output else "_transposed"
 
 
-def _inputs(name: str, made: QuantizedWeight) -> _Inputs:
-    def value(part: str, tensor: torch.Tensor, dtype: ir.DataType) -> ir.Value:
-        shape = ir.Shape(tuple(tensor.shape))
-        return ir.Value(name=f"{name}_{part}", type=ir.TensorType(dtype), shape=shape)
-
-    return _Inputs(
-        packed=value("packed", made.packed, ir.DataType.UINT8),
-        scales=value("scales", made.scales, ir.DataType.FLOAT),
-        content=made,
-    )
-
-
-def _replace(node: ir.Node, weight: _Inputs, quantization: Quantization) -> None:
+def replace_layer(node: ir.Node, weight: LayerInputs, accuracy_level: int) -> None:
     """MatMulNBits in the place of the node; it takes a bias [N], another one is added to it."""
     graph, (old,) = node.graph, node.outputs
     assert graph is not None
     n, k = weight.content.features
-    x, w, bias = (*node.inputs, None)[:3]
+    x, _, bias = (*node.inputs, None)[:3]
     is_vector = bias is not None and bias.shape is not None and bias.shape == (n,)
     attributes = {
         "K": k,
         "N": n,
-        "bits": quantization.bits,
-        "block_size": BLOCK,
-        "accuracy_level": quantization.accuracy_level,
+        "bits": weight.content.bits,
+        "block_size": weight.content.block,
+        "accuracy_level": accuracy_level,
     }
     new = [
         ir.node(
@@ -234,22 +245,24 @@ def _replace(node: ir.Node, weight: _Inputs, quantization: Quantization) -> None
     graph.insert_before(node, new)
     ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
     graph.remove(node, safe=True)
-    cast = w.producer() if w is not None else None
-    if cast is not None and cast.graph is not None and not cast.outputs[0].uses():
-        cast.graph.remove(cast, safe=True)
 
 
-def _with_inputs(program: Program, model: ir.Model, used: Mapping[_Weight, _Inputs]) -> Prepared:
+def with_inputs(
+    program: Program,
+    model: ir.Model,
+    used: Mapping[WeightKey, LayerInputs],
+    frozen: Mapping[int, torch.Tensor],
+) -> Prepared:
     """The program over the rewritten model, whose quantized weights become inputs.
 
-    The float ones that nothing reads any more are none.
+    The frozen ones that nothing reads any more are none.
     """
+    RemoveUnusedNodesPass()(model)
     graph = model.graph
-    quantized = {position for position, _ in used}
     kept = [
         i
         for i, value in enumerate(graph.inputs)
-        if i not in quantized or value.uses() or value.is_graph_output()
+        if i not in frozen or value.uses() or value.is_graph_output()
     ]
     values: list[ir.Value] = [graph.inputs[i] for i in kept]
     specs = [program.inputs[i] for i in kept]

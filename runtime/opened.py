@@ -18,8 +18,9 @@ import onnxruntime as ort
 import torch
 
 from .in_place import Overwrites, Targets, targets
+from .integer_weights import read_integers
 from .last_reshapes import Reshaped
-from .linear_layers import Prepared, as_lowered, quantize_layers
+from .linear_layers import Prepared, quantize_layers
 from .program import Program, TensorSpec
 from .providers import ProviderChoice
 from .quantize import QuantizedWeights
@@ -157,7 +158,7 @@ def open_program(
     watch = WeightWatch([args[i] for i in frozen]) if frozen else None
     tensors = dict(zip(frozen, watch.tensors, strict=True)) if watch is not None else {}
     prepared = (
-        as_lowered(program)
+        read_integers(program, tensors, setup.quantized)
         if program.quantization is None
         else quantize_layers(
             program, program.quantization, tensors, setup.in_float, setup.quantized

@@ -10,6 +10,7 @@ Ref: https://github.com/microsoft/onnxruntime/issues/29853
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -25,12 +26,14 @@ CHUNK_ELEMENTS = 1 << 18  # quantized at a time, so that temporaries stay in the
 class QuantizedWeight:
     """A weight [N, K] as `com.microsoft.MatMulNBits` reads it.
 
-    `features` are N and K. `packed` is uint8 [N, blocks, BLOCK * bits / 8], lower bits first,
+    `features` are N and K. `packed` is uint8 [N, blocks, block * bits / 8], lower bits first,
     `scales` float32 [N, blocks]. `error` is |W - dequantized| / |W|. `watch` tells whether the
     weight is still what it was.
     """
 
     features: tuple[int, int]
+    bits: int
+    block: int
     packed: torch.Tensor
     scales: torch.Tensor
     error: float
@@ -55,12 +58,27 @@ class QuantizedWeights:
 
     def of(self, weight: torch.Tensor, bits: int) -> QuantizedWeight | None:
         """The quantized form of a weight [N, K]; None if the weight has NaN or infinity in it."""
-        key = (weight.data_ptr(), weight.dtype, weight.shape, weight.stride(), bits)
+        return self._find([weight], bits, lambda: quantize(weight, bits))
+
+    def of_integers(
+        self, values: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None, block: int
+    ) -> QuantizedWeight | None:
+        """int8 [N, K] in 4 bits, with float32 scales [N, groups]; None if they are not enough.
+
+        A group is one block or several. A zero point that is not 0 cannot be kept.
+        """
+        tensors = [values, scales, *([] if zeros is None else [zeros])]
+        return self._find(tensors, block, lambda: pack_integers(values, scales, zeros, block))
+
+    def _find(
+        self, tensors: list[torch.Tensor], how: int, make: Callable[[], QuantizedWeight | None]
+    ) -> QuantizedWeight | None:
+        key = (how, *((t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors))
         with self._lock:
             found = self._made.get(key)
-            if found is not None and found.watch.unchanged([weight]):
+            if found is not None and found.watch.unchanged(tensors):
                 return found
-            made = quantize(weight, bits)
+            made = make()
             if made is not None:
                 self._made[key] = made
             return made
@@ -93,7 +111,23 @@ def quantize(weight: torch.Tensor, bits: int) -> QuantizedWeight | None:
         squares += values.square().sum(dtype=torch.float64).item()
         lost += (integers * scale - values).square().sum(dtype=torch.float64).item()
     error = (lost / squares) ** 0.5 if squares else 0.0
-    return QuantizedWeight((n, k), packed, scales, error, watch)
+    return QuantizedWeight((n, k), bits, BLOCK, packed, scales, error, watch)
+
+
+def pack_integers(
+    values: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None, block: int
+) -> QuantizedWeight | None:
+    """See `QuantizedWeights.of_integers`."""
+    watch = WeightWatch([values, scales, *([] if zeros is None else [zeros])])
+    n, k = values.shape
+    least, greatest = values.aminmax()
+    if least < -8 or greatest > 7 or (zeros is not None and bool(zeros.any())):
+        return None
+    if not scales.isfinite().all():
+        return None
+    blocks = values.detach().reshape(n, k // block, block)
+    by_block = scales.detach().reshape(n, -1).repeat_interleave(k // block * n // scales.numel(), 1)
+    return QuantizedWeight((n, k), 4, block, _pack(blocks, 4), by_block.contiguous(), 0.0, watch)
 
 
 def _round(values: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -67,6 +67,52 @@ def test_quantized_activations_are_multiplied_as_integers() -> None:
     assert not {"MatMul", "Gemm"} & set(ops(compiled))
 
 
+@pytest.mark.parametrize(
+    ("granularity", "block"),
+    [(ao.PerGroup(32), 32), (ao.PerGroup(64), 64), (ao.PerGroup(192), 64), (ao.PerAxis(0), 128)],
+)
+def test_weights_of_4_bits_stay_4_bits(granularity: object, block: int) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(384, 96), torch.nn.Linear(96, 40)).eval()
+    config = ao.IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=granularity)
+    ao.quantize_(model[0], config)
+    model[1].weight.requires_grad_(requires_grad=False)
+    x = torch.randn(5, 384)
+    compiled = torch.compile(model, backend="onnx", options={"strict": True})
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+    (program,) = dynamo_onnx.programs(compiled)
+    assert ops(compiled) == ["MatMulNBits", "Gemm"]
+    (layer, _) = program.program.model.graph
+    assert [layer.attributes.get_int(a) for a in ("bits", "block_size")] == [4, block]
+    assert not [n for n, w in program.weights.items() if w.dtype == torch.int8]
+    assert sum(w.nbytes for w in program.weights.values()) < 384 * 96 + 41 * 96 * 4 + 96 * 4
+
+
+def test_weights_of_more_bits_or_with_zero_points_are_floats() -> None:
+    for mapping in (ao.MappingType.ASYMMETRIC, ao.MappingType.SYMMETRIC):
+        model, x = Layers().eval(), torch.randn(5, 64)
+        bits = torch.int4 if mapping is ao.MappingType.ASYMMETRIC else torch.int5
+        config = ao.IntxWeightOnlyConfig(
+            weight_dtype=bits, granularity=ao.PerGroup(32), mapping_type=mapping
+        )
+        ao.quantize_(model, config)
+        compiled = torch.compile(model, backend="onnx", options={"strict": True})
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+        assert ops(compiled).count("Gemm") == 2
+
+
+def test_a_4_bit_weight_that_changes_is_read_again() -> None:
+    model, x = Layers().eval(), torch.randn(5, 64)
+    ao.quantize_(model, CONFIGS["int4 weights by group"]())
+    compiled = torch.compile(model, backend="onnx", options={"strict": True})
+    with torch.no_grad():
+        before = compiled(x)
+        model.first.weight.scale.mul_(2.0)
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+        assert not torch.equal(compiled(x), before)
+
+
 def converted(model: torch.nn.Module, x: torch.Tensor, *, dynamic: bool) -> torch.nn.Module:
     """The model after PT2E."""
     quantizer = X86InductorQuantizer()
