@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 import torch
 
+from .integer_biases import round_biases
 from .linear_layers import (
     PRODUCTS,
     LayerInputs,
@@ -31,7 +32,7 @@ from .quantize import QuantizedWeights
 
 _IN_FLOAT32 = 1  # of MatMulNBits' accuracy levels
 _BLOCKS = (256, 128, 64, 32, 16)
-_VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Cast"})
+_VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class _Weight:
 def read_integers(
     program: Program, frozen: Mapping[int, torch.Tensor], weights: QuantizedWeights
 ) -> Prepared:
-    """The program with its frozen 4-bit weights (by position) read as they are.
+    """The program with its frozen 4-bit weights (by position) read as they are, and biases rounded.
 
     The program itself is shared, and not changed.
     """
@@ -70,7 +71,9 @@ def read_integers(
                 continue
             used[key] = LayerInputs.of(program.inputs[weight.values].name, made)
         replace_layer(node, used[key], _IN_FLOAT32)
-    return with_inputs(program, model, used, frozen) if used else as_lowered(program)
+    if not (round_biases(model, positions, frozen) or used):
+        return as_lowered(program)
+    return with_inputs(program, model, used, frozen)
 
 
 def _weight(
@@ -111,12 +114,15 @@ def _weight(
 
 
 def _below_views(value: ir.Value | None) -> ir.Value:
-    """What a value shows in another shape or type."""
+    """What a value shows in another shape, or as float32."""
     assert value is not None
     node = value.producer()
-    if node is None or node.domain != "" or node.op_type not in _VIEWS:
+    if node is None or node.domain != "":
         return value
-    return _below_views(node.inputs[0])
+    is_view = node.op_type in _VIEWS
+    if is_view or (node.op_type == "Cast" and value.dtype == ir.DataType.FLOAT):
+        return _below_views(node.inputs[0])
+    return value
 
 
 def _shape(value: ir.Value | None) -> tuple[int, ...]:

@@ -22,6 +22,9 @@ _CONFIG_KEY = re.compile(r"^[a-z_]+\.")
 QUIET = 4  # errors reach us as exceptions: the user gets them raised, or eager's answer
 # For [128, 768], SkipLayerNormalization takes 256 µs, Add and LayerNormalization 68 (1.32).
 SLOWER_ON_CPU = ["SkipLayerNormFusion"]
+# It rounds float weights to 8 bits between quantized tensors; and the other merges two roundings.
+INEXACT = ["WeightBiasQuantization"]
+_KEEPS_ROUNDINGS = "session.disable_double_qdq_remover"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ def session_options(
     options.log_severity_level = QUIET
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry(_KEEPS_ROUNDINGS, "1")
     for name, value in settings.items():
         apply_setting(options, name, value)
     return options
@@ -91,7 +95,7 @@ def open_session(
             model.SerializeToString(),
             options,
             providers=list(providers),
-            disabled_optimizers=SLOWER_ON_CPU if on_cpu else None,
+            disabled_optimizers=[*INEXACT, *(SLOWER_ON_CPU if on_cpu else [])],
         )
     except Exception as error:
         raise SessionError(explain(error, program, "ONNX Runtime rejected the program")) from error

@@ -38,7 +38,7 @@ def quantize_per_tensor(
     dtype: torch.dtype,
 ) -> Value:  # fmt: skip
     """input [*A], scale and zero_point [] or [1] -> integers [*A], clamped."""
-    step, zero = _scalar(cx, scale, torch.float64), _scalar(cx, zero_point, dtype)
+    step, zero = _scalar(cx, scale, torch.float64), _zero_point(cx, zero_point, dtype)
     return _quantize(cx, input, step, zero, None, (quant_min, quant_max))
 
 
@@ -49,7 +49,7 @@ def quantize_per_channel(
     """input [*A], scales and zero_points [C] along `axis` -> integers [*A], clamped."""
     if cx.dtype(scales) is not torch.float32:
         cx.decline(f"scales in {cx.dtype(scales)}, in which eager then divides")
-    zero = cx.cast(zero_points, dtype)
+    zero = _zero_points(cx, zero_points, dtype)
     return _quantize(cx, input, scales, zero, cx.axis(axis, input.rank), (quant_min, quant_max))
 
 
@@ -75,7 +75,7 @@ def dequantize_per_tensor(
     dtype: torch.dtype, out_dtype: torch.dtype | None,
 ) -> Value:  # fmt: skip
     """Integers [*A], scale and zero_point [] or [1] -> float [*A]. The bounds mean nothing."""
-    step, zero = _scalar(cx, scale, torch.float32), _scalar(cx, zero_point, dtype)
+    step, zero = _scalar(cx, scale, torch.float32), _zero_point(cx, zero_point, dtype)
     return _dequantize(cx, input, step, zero, None)
 
 
@@ -86,7 +86,7 @@ def dequantize_per_channel(
     """Integers [*A], scales and zero_points [C] along `axis` -> float [*A]."""
     if cx.dtype(scales) is not torch.float32:
         cx.decline(f"scales in {cx.dtype(scales)}, in which eager then multiplies")
-    zero = None if zero_points is None else cx.cast(zero_points, dtype)
+    zero = None if zero_points is None else _zero_points(cx, zero_points, dtype)
     return _dequantize(cx, input, scales, zero, cx.axis(axis, input.rank))
 
 
@@ -252,6 +252,22 @@ def _params(cx: Rule, scale: Value, zero_point: Value) -> tuple[Value, Value]:
 def _scalar(cx: Rule, number: Operand, dtype: torch.dtype) -> Value:
     """A number or a tensor of one element as a [] of this dtype."""
     return cx.reshape(cx.as_value(number, dtype), ())
+
+
+def _zero_point(cx: Rule, number: Operand, dtype: torch.dtype) -> Value:
+    """[] of the dtype. One in a tensor is within it, as quantizers choose it."""
+    least, greatest = _bounds(dtype)
+    if isinstance(number, Value):
+        return cx.reshape(_zero_points(cx, number, dtype), ())
+    if not isinstance(number, int) or not least <= number <= greatest:
+        cx.decline(f"a zero point of {number} for {dtype}")
+    return cx.scalar(number, dtype)
+
+
+def _zero_points(cx: Rule, numbers: Value, dtype: torch.dtype) -> Value:
+    if cx.dtype(numbers).is_floating_point:
+        cx.decline(f"zero points in {cx.dtype(numbers)}, which need not be whole")
+    return cx.cast(numbers, dtype)
 
 
 def _along(cx: Rule, values: Value, rank: int, axis: int | None) -> Value:

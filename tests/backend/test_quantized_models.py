@@ -135,6 +135,70 @@ def test_linear_layers_after_pt2e(dynamic: bool) -> None:
     assert not {"DequantizeLinear", "MatMul", "Gemm"} & set(ops(compiled))
 
 
+q = torch.ops.quantized_decomposed
+
+
+def rounded(x: torch.Tensor, scale: float) -> torch.Tensor:
+    return q.dequantize_per_tensor(
+        q.quantize_per_tensor(x, scale, 128, 0, 255, torch.uint8), scale, 128, 0, 255, torch.uint8
+    )
+
+
+class Between(torch.nn.Module):
+    """A layer between quantized tensors."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return rounded(self.layer(rounded(x, 0.05)), 0.001)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(torch.nn.Conv2d(4, 6, 3), (2, 4, 9, 9)), (torch.nn.Linear(64, 40), (5, 64))],
+    ids=["conv", "linear"],
+)
+def test_float_weights_between_quantized_tensors_are_not_rounded(
+    layer: torch.nn.Module, shape: tuple[int, ...]
+) -> None:
+    model, x = Between(layer).eval(), torch.randn(shape)
+    compiled = torch.compile(model, backend="onnx", options={"strict": True})
+    with torch.no_grad():
+        different = (compiled(x) - model(x)).abs() > 0.0005
+    assert different.float().mean() < 0.01  # where the sums of floats differ, and a step with them
+
+
+class QuantizedConv(torch.nn.Module):
+    """A convolution as PT2E's graphs have it, with one weight that is all zeros."""
+
+    def __init__(self, bias: float) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.randint(-128, 128, (3, 4, 3, 3), dtype=torch.int8))
+        self.weight[0] = 0
+        self.register_buffer("scale", torch.tensor([1.2e-7, 0.02, 0.01]))
+        self.register_buffer("zero", torch.zeros(3, dtype=torch.long))
+        self.register_buffer("bias", torch.tensor([bias, 0.5, -0.25]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = q.dequantize_per_channel(
+            self.weight, self.scale, self.zero, 0, -128, 127, torch.int8
+        )
+        return rounded(torch.conv2d(rounded(x, 0.05), weight, self.bias), 0.5)
+
+
+@pytest.mark.parametrize(("bias", "dequantized"), [(1.0, 3), (60.0, 2)])
+def test_a_bias_is_rounded_where_it_fits(bias: float, dequantized: int) -> None:
+    model, x = QuantizedConv(bias).eval(), torch.randn(2, 4, 9, 9)
+    compiled = torch.compile(model, backend="onnx", options={"strict": True})
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x), rtol=0, atol=0.5)
+        torch.testing.assert_close(compiled(x)[:, 0], model(x)[:, 0], rtol=0, atol=0)
+    # Of the input, the weight, the result, and of the bias if it is rounded.
+    assert ops(compiled).count("DequantizeLinear") == dequantized + 1
+
+
 def test_convolutions_after_pt2e() -> None:
     x = torch.randn(2, 16, 9, 9)
     layers = [torch.nn.Conv2d(16, 32, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(32, 8, 1)]

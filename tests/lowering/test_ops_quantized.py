@@ -39,6 +39,11 @@ def dequantized(dtype: torch.dtype, least: int, greatest: int) -> Any:
     return lambda x: q.dequantize_per_tensor(x, 0.031, 7, least, greatest, dtype)
 
 
+def rounded(x: torch.Tensor, scale: float) -> torch.Tensor:
+    y = q.quantize_per_tensor(x, scale, 120, 0, 255, U8)
+    return q.dequantize_per_tensor(y, scale, 120, 0, 255, U8)
+
+
 def both_ways(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
     y = q.quantize_per_tensor.tensor(x, scale, zero, -128, 127, I8)
     return q.dequantize_per_tensor.tensor(y, scale, zero, -128, 127, I8)
@@ -106,6 +111,7 @@ CASES = [
     Case("dequantize int8", dequantized(I8, -128, 127), (drawn(3, 4, dtype=I8),), max_nodes=1),
     Case("dequantize int16", dequantized(I16, -100, 100), (drawn(3, 4, dtype=I16),)),
     Case("scale and zero point as tensors", both_ways, (X, SCALE, ZERO)),
+    Case("quantized twice", lambda x: rounded(rounded(x, 0.03), 0.011), (X,)),
     Case("per channel", per_channel(1), (X, SCALES, ZEROS)),
     Case("per channel of the last dim", per_channel(-1), (drawn(3, 4), SCALES, ZEROS)),
     Case("per channel, a narrow range", per_channel(1, -127), (X, SCALES, ZEROS)),
@@ -136,6 +142,37 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_quantized(case: Case) -> None:
     check(case)
+
+
+DECLINED = {
+    "a zero point of 200 for torch.int8": (
+        lambda x: q.dequantize_per_tensor(x, 0.1, 200, -128, 127, I8),
+        (drawn(3, 4, dtype=I8),),
+    ),
+    "zero points in torch.float32": (
+        lambda x, s, z: q.dequantize_per_channel(x, s, z, 0, -128, 127, I8),
+        (drawn(4, 3, dtype=I8), SCALES, ZEROS + 0.5),
+    ),
+    "scales in torch.float64": (
+        lambda x, s, z: q.quantize_per_channel(x, s, z, 0, -128, 127, I8),
+        (drawn(4, 3), SCALES.double(), ZEROS),
+    ),
+    "a quantized tensor that becomes torch.bfloat16": (
+        lambda x: q.dequantize_per_tensor(x, 0.1, 2, -128, 127, I8, out_dtype=torch.bfloat16),
+        (drawn(3, 4, dtype=I8),),
+    ),
+    "the range of torch.bfloat16": (
+        lambda x: q.choose_qparams.tensor(x, -128, 127, 1e-5, I8),
+        (X.bfloat16(),),
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", DECLINED)
+def test_what_is_left_to_eager(reason: str) -> None:
+    fn, args = DECLINED[reason]
+    (told,) = lower(fn, *args).reasons
+    assert reason in told.detail
 
 
 INTEGER = [c for c in CASES if c.name.startswith(("linear", "_int_mm", "conv"))]
