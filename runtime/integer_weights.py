@@ -57,9 +57,11 @@ def read_integers(
     model = ir.serde.deserialize_model(ir.serde.serialize_model(program.model))
     positions = {spec.name: i for i, spec in enumerate(program.inputs) if i in frozen}
     used: dict[WeightKey, LayerInputs] = {}
+    read: dict[int, _Weight] = {}
     for node in list(model.graph.all_nodes()):
         weight = _weight(node, positions, frozen)
-        if weight is None:
+        # The same integers with other scales are another weight, and stay in float.
+        if weight is None or read.setdefault(weight.values, weight) != weight:
             continue
         key = (weight.values, True)
         if key not in used:

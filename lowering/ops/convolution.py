@@ -42,7 +42,7 @@ def convolution(
     """
     if is_static(cx.out.dims) and numel(cx.out.dims) == 0:
         return cx.zeros(cx.out.dims, cx.out.dtype)
-    if transposed or not quantized.has_known_scale(cx, input):
+    if transposed or not quantized.is_integer_convolution(cx, input, weight):
         weight = quantized.foldable(cx, weight)
     spatial = len(cx.out.dims) - 2
     strides, pads, dilations = (_per_dim(cx, x, spatial) for x in (stride, padding, dilation))

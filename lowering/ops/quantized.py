@@ -142,10 +142,15 @@ def integer_product(cx: Rule, left: Integers, right: Integers) -> Value:
     return out
 
 
-def has_known_scale(cx: Rule, value: Value) -> bool:
-    """Is it a tensor dequantized by a constant, as integer convolutions read it?"""
-    found = _integers(cx, value)
-    return found is not None and cx.builder.constant_array(found.scale) is not None
+def is_integer_convolution(cx: Rule, input: Value, weight: Value) -> bool:
+    """Are both dequantized as integer convolutions read them?
+
+    The input by a constant, the weight with one scale or one for each channel of the output.
+    """
+    x, w = _integers(cx, input), _integers(cx, weight)
+    if x is None or w is None or w.axis not in (None, 0):
+        return False
+    return cx.builder.constant_array(x.scale) is not None
 
 
 def foldable(cx: Rule, weight: Value) -> Value:

@@ -113,6 +113,49 @@ def test_a_4_bit_weight_that_changes_is_read_again() -> None:
         assert not torch.equal(compiled(x), before)
 
 
+def test_the_same_integers_with_other_scales_are_another_weight() -> None:
+    weight = torch.randint(-8, 8, (40, 64), dtype=torch.int8)
+    scales = torch.rand(2, 40, 2)
+
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", weight)
+            self.register_buffer("first", scales[0].clone())
+            self.register_buffer("second", scales[1].clone())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            grouped = self.weight.view(40, 2, 32).float()
+            one, two = (
+                (grouped * s.view(40, 2, 1)).view(40, 64) for s in (self.first, self.second)
+            )
+            return torch.nn.functional.linear(x, one) - torch.nn.functional.linear(x, two)
+
+    model, x = Twice().eval(), torch.randn(5, 64)
+    compiled = torch.compile(model, backend="onnx", options={"strict": True})
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
+    assert ops(compiled).count("MatMulNBits") == 1
+
+
+@pytest.mark.parametrize("channels", [6, 3])
+def test_a_convolution_whose_weight_is_scaled_by_input_channel(channels: int) -> None:
+    class Conv(QuantizedConv):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            scale, zero = self.by_input, torch.zeros(channels, dtype=torch.long)
+            weight = q.dequantize_per_channel(self.weight, scale, zero, 1, -128, 127, torch.int8)
+            return rounded(torch.conv2d(rounded(x, 0.05), weight, self.bias), 0.5)
+
+    model = Conv(1.0).eval()
+    model.weight = torch.randint(-128, 128, (3, channels, 3, 3), dtype=torch.int8)
+    model.register_buffer("by_input", torch.rand(channels) / 10)
+    x = torch.randn(2, channels, 9, 9)
+    compiled = torch.compile(model, backend="onnx", options={"strict": True})
+    with torch.no_grad():
+        different = (compiled(x) - model(x)).abs() > 0.25
+    assert different.float().mean() < 0.01
+
+
 def converted(model: torch.nn.Module, x: torch.Tensor, *, dynamic: bool) -> torch.nn.Module:
     """The model after PT2E."""
     quantizer = X86InductorQuantizer()
