@@ -89,6 +89,7 @@ class CompileReport:
     output_copies: int
     timings: Timings
     quantized: tuple[QuantizedProgram, ...] = ()
+    integer_layers: int = 0  # linear layers that read 4-bit weights of the model's own
 
     def __str__(self) -> str:
         timings = self.timings
@@ -111,6 +112,8 @@ class CompileReport:
         for fallback in self.fallbacks:
             place = f" at {fallback.location}" if fallback.location else ""
             lines.append(f"  {fallback.count} × {fallback.op}{place}: {fallback.reason}")
+        if self.integer_layers:
+            lines.append(f"linear layers on the model's own 4-bit weights: {self.integer_layers}")
         if self.quantized:
             lines.append("quantized:")
         lines += [f"  {program}" for program in self.quantized]
@@ -127,7 +130,7 @@ def report(compiled: object | None = None) -> CompileReport:
     graphs = records_of(compiled)
     fallbacks: Counter[tuple[str, Reason, str]] = Counter()
     native: Counter[str] = Counter()
-    sessions = calls = input_copies = output_copies = 0
+    sessions = calls = input_copies = output_copies = integer_layers = 0
     session_ms = 0.0
     for graph in graphs:
         native.update(graph.native)
@@ -142,6 +145,7 @@ def report(compiled: object | None = None) -> CompileReport:
             calls += counters.calls
             input_copies += counters.input_copies
             output_copies += counters.output_copies
+            integer_layers += executable.prepared.integer_layers
             what = f"a region of {region.program.node_count} nodes"
             for reason, count in counters.fallbacks.items():
                 fallbacks[what, reason, ""] += count
@@ -167,6 +171,7 @@ def report(compiled: object | None = None) -> CompileReport:
             session_ms=session_ms,
         ),
         quantized=tuple(_quantized(graphs)),
+        integer_layers=integer_layers,
     )
 
 

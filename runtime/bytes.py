@@ -11,12 +11,13 @@ from functools import cache
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from onnx import helper, numpy_helper
 
 # By operator: where its right operand and the zero point of that are.
 _PRODUCTS = {"MatMulInteger": (1, 3), "MatMulIntegerToFloat": (1, 5)}
+# Else products of dequantized numbers become products of bytes, which may be the saturating ones.
+NO_BYTES_OF_FLOATS = "session.disable_quant_qdq"
 _INT8 = onnx.TensorProto.INT8
 _OFFSET, _ZERO = "raised_by", "raised_zero"
 
@@ -30,9 +31,8 @@ def sums_exactly() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
-def make_exact(graph: onnx.GraphProto, options: ort.SessionOptions) -> None:
-    """Multiply by uint8 where this graph multiplies by int8, and have nothing become the latter."""
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+def make_exact(graph: onnx.GraphProto) -> None:
+    """Multiply by uint8 where this graph multiplies by int8."""
     if _raise(graph):
         offset = numpy_helper.from_array(np.array(128, np.int32), _OFFSET)
         graph.initializer.extend([offset, numpy_helper.from_array(np.array(128, np.uint8), _ZERO)])

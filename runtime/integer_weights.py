@@ -11,7 +11,7 @@ Ref: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 import torch
@@ -58,6 +58,7 @@ def read_integers(
     positions = {spec.name: i for i, spec in enumerate(program.inputs) if i in frozen}
     used: dict[WeightKey, LayerInputs] = {}
     read: dict[int, _Weight] = {}
+    layers = 0
     for node in list(model.graph.all_nodes()):
         weight = _weight(node, positions, frozen)
         # The same integers with other scales are another weight, and stay in float.
@@ -73,9 +74,10 @@ def read_integers(
                 continue
             used[key] = LayerInputs.of(program.inputs[weight.values].name, made)
         replace_layer(node, used[key], _IN_FLOAT32)
+        layers += 1
     if not (round_biases(model, positions, frozen) or used):
         return as_lowered(program)
-    return with_inputs(program, model, used, frozen)
+    return replace(with_inputs(program, model, used, frozen), integer_layers=layers)
 
 
 def _weight(

@@ -9,7 +9,7 @@ Ref: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -24,6 +24,10 @@ MS_DOMAIN = "com.microsoft"
 PRODUCTS = frozenset({("", "Gemm"), ("", "MatMul"), (MS_DOMAIN, "FusedMatMul")})
 # A weight in 16 bits is one of float32 by the time a layer that computes in float32 reads it.
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+_BYTES = frozenset({ir.DataType.INT8, ir.DataType.UINT8})
+_DEQUANTIZES = frozenset(
+    {"Cast", "Sub", "Mul", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "DequantizeLinear"}
+)
 # With fewer features in than one block, a weight is mostly padding. One with few features out (the
 # head of a classifier) weighs nothing, and what it computes is the answer itself.
 LEAST_FEATURES = BLOCK
@@ -58,12 +62,14 @@ class QuantizedLayers:
 class Prepared:
     """A program as it is opened: an origin for each input, and the tensors that were made.
 
-    It keeps the quantized weights in use, so that other sessions find them.
+    `integer_layers` counts the layers that read integers which the model itself has for weights. It
+    keeps the quantized weights in use, so that other sessions find them.
     """
 
     program: Program
     origins: tuple[Origin, ...]
     made: Mapping[int, torch.Tensor] = field(default_factory=dict[int, torch.Tensor])
+    integer_layers: int = 0
     quantized: QuantizedLayers | None = None
     in_use: tuple[QuantizedWeight, ...] = ()
 
@@ -75,6 +81,9 @@ def as_lowered(program: Program) -> Prepared:
 
 # A weight, by its position, and whether it lies there as [N, K]; else it is [K, N].
 WeightKey: TypeAlias = "tuple[int, bool]"
+
+
+_NO_WEIGHT: WeightKey = (-1, False)  # in float, that is
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +171,8 @@ def _linear_layers(
             continue
         name = _uncast(node.inputs[1]).name
         position = None if name is None else positions.get(name)
+        if _is_of_integers(node.inputs[1], program, frozen):
+            layers.append(_Layer(node, _NO_WEIGHT, "the model has integers for its weight already"))
         if position is None or len(program.inputs[position].shape) != 2:
             continue
         by_output = node.attributes.get_int("transB", 0) == 1
@@ -179,6 +190,19 @@ def _uncast(value: ir.Value | None) -> ir.Value:
     (source,) = node.inputs
     assert source is not None
     return source
+
+
+def _is_of_integers(value: ir.Value | None, program: Program, frozen: Collection[int]) -> bool:
+    """Is a weight what a dequantization makes of frozen bytes?"""
+    if value is None:
+        return False
+    node = value.producer()
+    if node is not None:
+        steps = node.inputs if node.op_type in _DEQUANTIZES else ()
+        return any(_is_of_integers(step, program, frozen) for step in steps)
+    return any(
+        program.inputs[i].name == value.name and program.inputs[i].dtype in _BYTES for i in frozen
+    )
 
 
 def _why_float(node: ir.Node, spec: TensorSpec, weight: torch.Tensor | None) -> str | None:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
-from .bytes import make_exact, sums_exactly
+from .bytes import NO_BYTES_OF_FLOATS, make_exact, sums_exactly
 from .errors import OptionError, SessionError
 from .initializers import as_initializers
 from .last_reshapes import Reshaped, shed_last_reshapes
@@ -51,10 +51,13 @@ def session_options(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = QUIET
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry(_KEEPS_ROUNDINGS, "1")
-    for name, value in settings.items():
+    ours = {
+        "session.intra_op.allow_spinning": "1" if spinning else "0",
+        "session.force_spinning_stop": "1",
+        _KEEPS_ROUNDINGS: "1",
+        **({} if sums_exactly() else {NO_BYTES_OF_FLOATS: "1"}),
+    }
+    for name, value in {**ours, **settings}.items():
         apply_setting(options, name, value)
     return options
 
@@ -88,7 +91,7 @@ def open_session(
     owned = as_initializers(model.graph, options, program, frozen) if frozen else ()
     reshaped = shed_last_reshapes(model.graph, program)
     if not sums_exactly():
-        make_exact(model.graph, options)
+        make_exact(model.graph)
     on_cpu = all(name == "CPUExecutionProvider" for name, _ in providers)
     try:
         session = ort.InferenceSession(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conformance.cases import DTYPES, calls, operator_names
+from tests.conformance.compare import is_exact
 from tests.conformance.worker import run
 
 # Operators whose first input needs eager PyTorch, or of which Dynamo makes no graph:
@@ -31,3 +33,16 @@ def test_an_operator_gives_eagers_answer(name: str) -> None:
     assert found["outcome"] in ("native", "eager", "invalid"), found["detail"]
     if found["outcome"] != "invalid":
         assert (found["outcome"] == "eager") == (name in EAGER), found
+
+
+def test_an_answer_nearer_to_float64_than_eagers_is_exact_and_another_is_not() -> None:
+    x = torch.linspace(1, 100, 999).to(torch.bfloat16)
+
+    def rounds_every_sum(x: torch.Tensor) -> torch.Tensor:
+        return x.cumsum(0, dtype=x.dtype)[-1:]
+
+    eager = rounds_every_sum(x)
+    exact = x.double().sum().reshape(1)
+    assert is_exact(rounds_every_sum, [x], exact.bfloat16(), eager)
+    assert not is_exact(rounds_every_sum, [x], (exact * 1.1).bfloat16(), eager)
+    assert not is_exact(rounds_every_sum, [x], exact.bfloat16(), eager * torch.inf)

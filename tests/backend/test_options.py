@@ -73,11 +73,14 @@ def test_an_unknown_session_setting_is_an_option_error() -> None:
         compiled(torch.ones(2))
 
 
-def test_session_settings_reach_the_session() -> None:
+def test_session_settings_reach_the_session_in_place_of_ours(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     settings = {"intra_op_num_threads": 1, "session.intra_op.allow_spinning": "0"}
     compiled = torch.compile(lambda x: x + 1, backend="onnx", options={"session_options": settings})
     with torch.no_grad():
         assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 2.0))
+    assert "already exists" not in capfd.readouterr().err  # as onnxruntime says of one set twice
 
 
 def test_an_unwritable_directory_is_an_option_error(tmp_path: Path) -> None:

@@ -86,6 +86,22 @@ def test_weights_of_4_bits_stay_4_bits(granularity: object, block: int) -> None:
     assert [layer.attributes.get_int(a) for a in ("bits", "block_size")] == [4, block]
     assert not [n for n, w in program.weights.items() if w.dtype == torch.int8]
     assert sum(w.nbytes for w in program.weights.values()) < 384 * 96 + 41 * 96 * 4 + 96 * 4
+    report = dynamo_onnx.report(compiled)
+    assert report.integer_layers == 1
+    assert "linear layers on the model's own 4-bit weights: 1" in str(report)
+
+
+@pytest.mark.parametrize("name", ["int8 weights", "int4 weights by group"])
+def test_the_option_to_quantize_says_that_a_model_is_quantized(name: str) -> None:
+    model, x = Layers().eval(), torch.randn(5, 64)
+    ao.quantize_(model, CONFIGS[name]())
+    options = {"strict": True, "quantize": "int8"}
+    compiled = torch.compile(model, backend="onnx", options=options)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=2e-4)
+    (quantized,) = dynamo_onnx.report(compiled).quantized
+    assert quantized.layers == 0
+    assert quantized.left == {"the model has integers for its weight already": 2}
 
 
 def test_weights_of_more_bits_or_with_zero_points_are_floats() -> None:
