@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .backend.export.errors import OnnxExporterError
+    from .backend.export.exporter import export
     from .backend.options import Options, Quantize
     from .backend.report import CompileReport, Fallback, QuantizedProgram, explain, report
     from .backend.saved import CachedProgram, programs, save
@@ -34,6 +36,8 @@ if find_spec("onnxruntime") is None:
 __version__ = "0.1.0"
 
 _HOMES = {
+    ".backend.export.errors": ("OnnxExporterError",),
+    ".backend.export.exporter": ("export",),
     ".backend.options": ("Options", "Quantize"),
     ".backend.report": ("CompileReport", "Fallback", "QuantizedProgram", "explain", "report"),
     ".backend.saved": ("CachedProgram", "programs", "save"),
@@ -58,6 +62,7 @@ __all__ = [
     "DynamoOnnxError",
     "Fallback",
     "LoweringError",
+    "OnnxExporterError",
     "OptionError",
     "Options",
     "Quantize",
@@ -66,6 +71,7 @@ __all__ = [
     "SessionError",
     "UnsupportedError",
     "explain",
+    "export",
     "lowers",
     "programs",
     "registry",

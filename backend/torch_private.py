@@ -23,10 +23,13 @@ from torch._dynamo.exc import ShortenTraceback  # 2.11-2.13
 from torch._dynamo.output_graph import GraphCompileReason  # 2.11-2.13
 from torch._dynamo.symbolic_convert import InstructionTranslator  # 2.11-2.13
 from torch._dynamo.utils import graph_break_reasons  # 2.11-2.13
+from torch._export.utils import _is_preservable_cia_op  # 2.11-2.13
 from torch._functorch._aot_autograd.schemas import OutputType  # 2.11-2.13
 from torch._guards import CompileContext, TracingContext  # 2.11-2.13
-from torch._ops import OpOverload  # 2.11-2.13
+from torch._ops import OpOverload, OpOverloadPacket  # 2.11-2.13
+from torch.export import default_decompositions
 from torch.fx.graph import _BoxedCodeGen  # 2.11-2.13
+from torch.utils import _pytree as pytree  # 2.11-2.13: what torch.export's trees are made of
 from torch.utils._python_dispatch import _disable_current_modes  # 2.11-2.13
 
 from ..lowering.registry import bind_arguments, schema_arguments
@@ -34,11 +37,13 @@ from .state import GraphBreak
 
 __all__ = [
     "OpOverload",
+    "OpOverloadPacket",
     "aot_autograd",
     "backend_object_of",
     "boxed_module",
     "compile_id",
     "decompositions_without",
+    "export_decompositions",
     "frozen_candidates",
     "graph_break",
     "graph_breaks",
@@ -46,6 +51,7 @@ __all__ = [
     "input_source",
     "interpolation_whole",
     "offset_outputs",
+    "pytree",
     "real_tensors",
     "translated_code",
     "translating_backend",
@@ -205,6 +211,23 @@ def decompositions_without(
     """torch's decompositions of the ATen operators that have no rule, and these others."""
     table = {**_decompositions(), **others}
     return {op: decompose for op, decompose in table.items() if not registered(op)}
+
+
+def export_decompositions(
+    registered: Callable[[object], bool], others: Mapping[OpOverload, Callable[..., Any]]
+) -> dict[Any, Callable[..., Any]]:
+    """The same for `ExportedProgram.run_decompositions`, which leaves whole what is not in a table.
+
+    What autograd itself decomposes (CompositeImplicitAutograd) is never seen in a captured frame.
+    """
+    composite = {
+        op: decompose
+        for op, decompose in default_decompositions().items()
+        if _is_preservable_cia_op(op)
+    }
+    packets = [getattr(torch.ops.aten, name) for name in _INTERPOLATION]
+    sized = {p.vec: _sized(p.vec, p.default) for p in packets if registered(p.default)}
+    return {**composite, **sized, **decompositions_without(registered, others)}
 
 
 @cache

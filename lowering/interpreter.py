@@ -67,8 +67,11 @@ def lower_region(
     opsets: tuple[int, int],
     fingerprint: str,
     name: str,
+    strided: bool = True,
 ) -> Lowered:
     """One region as one program. Every node that refuses is found in the same pass.
+
+    With `strided`, the program writes its outputs as they lie in memory: see `OutputLayout`.
 
     The program has the first of the opsets, or one up to the last if a node needs it; `kernels`
     gives those at an opset.
@@ -76,7 +79,7 @@ def lower_region(
     opset, newest = opsets
     while True:
         table = kernels(opset)
-        interpreter = _Interpreter(registry, Builder(opset, table))
+        interpreter = _Interpreter(registry, Builder(opset, table), strided=strided)
         lowered = interpreter.run(region, table, fingerprint, name)
         needed = [r.opset for r in lowered.refusals if r.opset is not None and r.opset <= newest]
         if not needed:
@@ -85,7 +88,8 @@ def lower_region(
 
 
 class _Interpreter:
-    def __init__(self, registry: Registry, builder: Builder) -> None:
+    def __init__(self, registry: Registry, builder: Builder, *, strided: bool) -> None:
+        self.strided = strided
         self.registry = registry
         self.builder = builder
         self.cx = Rule(builder, self._inline)
@@ -281,7 +285,7 @@ class _Interpreter:
         for node in region.outputs:
             value = self.env[node]
             assert not isinstance(value, tuple), f"{node} returns a tuple"
-            layout = output_layout(node.meta["val"])
+            layout = output_layout(node.meta["val"]) if self.strided else OutputLayout()
             if layout is None:
                 strides = dims_of(node.meta["val"].stride())
                 try:

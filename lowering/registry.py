@@ -134,6 +134,14 @@ class Registry:
         )
         self.version += 1
 
+    def copy(self) -> Registry:
+        """The same rules, in a registry of its own."""
+        made = Registry()
+        made._lowerings |= self._lowerings
+        made._complex |= self._complex
+        made._expected |= self._expected
+        return made
+
     def unregister(self, op: Operator) -> None:
         """Remove the rule of an overload."""
         del self._lowerings[op]
@@ -169,17 +177,20 @@ def lowers(
     """
 
     def register(function: F) -> F:
-        from .torchlib import adapt, is_onnxscript
-
-        rule: Any = function
         for op in ops:
-            own = (
-                adapt(op, rule) if isinstance(op, OpOverload) and is_onnxscript(function) else rule
-            )
+            own = as_rule(op, function)
             registry.register(op, own, supports, replace=replace, numbers=numbers, largest=largest)
         return function
 
     return register
+
+
+def as_rule(op: Operator, function: Callable[..., object]) -> RuleFunction:
+    """A function as a rule for the operator: one of onnxscript's is adapted."""
+    from .torchlib import adapt, is_onnxscript
+
+    rule: Any = function
+    return adapt(op, rule) if isinstance(op, OpOverload) and is_onnxscript(function) else rule
 
 
 def lowers_complex(*ops: OpOverload) -> Callable[[F], F]:

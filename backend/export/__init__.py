@@ -1,0 +1,1 @@
+"""The whole-model exporter: capture by `torch.export`, the same lowering, one ONNX model."""

@@ -1,0 +1,303 @@
+"""From an `ExportedProgram` to one ONNX model, by the lowering that captured frames take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import onnx_ir as ir
+import torch
+import torch.fx
+from onnx_ir.tensor_adapters import TorchTensor
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+from ...lowering import dtypes
+from ...lowering.dims import dims_of, text
+from ...lowering.interpreter import lower_region
+from ...lowering.region import Region, is_symbolic
+from ...lowering.registry import Registry
+from ...lowering.verdict import verdict
+from ...runtime.errors import Reason, ReasonKind
+from ...runtime.kernels import kernel_table
+from ...runtime.program import Program
+from ..options import DEFAULT_OPSET, NEWEST_OPSET
+from ..partition import is_operator, partition
+
+_PROVIDERS = ("CPUExecutionProvider",)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An operator that stands in the way of a model."""
+
+    node: torch.fx.Node
+    reason: Reason
+
+
+class NotConvertibleError(Exception):
+    """Some operators have no ONNX form."""
+
+    def __init__(self, refused: Sequence[Refused]) -> None:
+        super().__init__(f"{len(refused)} operators have no ONNX form")
+        self.refused = tuple(refused)
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """The model, and how often it has each ATen overload natively."""
+
+    model: ir.Model
+    operators: Mapping[str, int]
+
+
+def convert(program: ExportedProgram, registry: Registry, opset: int | None) -> Converted:
+    """The model of a decomposed program: its weights by name, inputs and outputs by torch's names.
+
+    Only what the user's function returns is computed: buffers that it writes to stay as they are.
+    """
+    gm = program.graph_module
+    _keep_user_outputs(program, gm.graph)
+    _drop_checks(gm.graph)
+    placeholders = gm.graph.find_nodes(op="placeholder")
+    refused = [
+        Refused(node, reason)
+        for node in gm.graph.nodes
+        if is_operator(node)
+        and (
+            reason := _sizes_where_numbers(node, registry)
+            or verdict(node, registry, frozenset(), "cpu")
+        )
+    ]
+    if refused:
+        raise NotConvertibleError(refused)
+    plan = partition(gm.graph, {}, 1)
+    (output,) = gm.graph.find_nodes(op="output")
+    region = plan.regions[0] if plan.regions else Region((), (), ())
+    lowered = lower_region(
+        region,
+        registry=registry,
+        kernels=partial(kernel_table, _PROVIDERS),
+        opsets=(opset or DEFAULT_OPSET, opset or NEWEST_OPSET),
+        fingerprint="",
+        name="main_graph",
+        strided=False,
+    )
+    if lowered.program is None:
+        raise NotConvertibleError([Refused(r.node, r.reason) for r in lowered.refusals])
+    ports = _Ports(program, placeholders, region, lowered.program)
+    return Converted(ports.model(output.args[0]), plan.native)
+
+
+def _keep_user_outputs(program: ExportedProgram, graph: torch.fx.Graph) -> None:
+    """Return what the user's function returns, without None, and sizes as tensors."""
+    (output,) = graph.find_nodes(op="output")
+    kept: list[object] = []
+    with graph.inserting_before(output):
+        for spec, value in zip(program.graph_signature.output_specs, output.args[0], strict=True):
+            if spec.kind is OutputKind.USER_OUTPUT and value is not None:
+                is_tensor = isinstance(value, torch.fx.Node) and not is_symbolic(value)
+                kept.append(value if is_tensor else _as_tensor(graph, value))
+    output.args = (tuple(kept),)
+
+
+def _as_tensor(graph: torch.fx.Graph, value: Any) -> torch.fx.Node:  # noqa: ANN401 - a number
+    """A number that is returned, as a tensor without dimensions."""
+    kind = value.meta["val"] if isinstance(value, torch.fx.Node) else value
+    dtype = (
+        torch.bool
+        if isinstance(kind, (bool, torch.SymBool))
+        else torch.int64
+        if isinstance(kind, (int, torch.SymInt))
+        else torch.float32
+    )
+    node = graph.call_function(torch.ops.aten.scalar_tensor.default, (value,), {"dtype": dtype})
+    node.meta["val"] = torch.empty((), dtype=dtype)
+    return node
+
+
+_CHECKS = frozenset(
+    "_assert_scalar _assert_async _assert_tensor_metadata sym_constrain_range "
+    "sym_constrain_range_for_size".split()
+)
+
+
+def _drop_checks(graph: torch.fx.Graph) -> None:
+    """Take out what only checks values, and what nothing reads then."""
+    for node in reversed(graph.nodes):
+        checks = getattr(node.target, "_opname", None) in _CHECKS
+        unread = node.op in ("call_function", "get_attr") and not node.users
+        if checks or unread:
+            graph.erase_node(node)
+
+
+def _sizes_where_numbers(node: torch.fx.Node, registry: Registry) -> Reason | None:
+    """A size that varies where ONNX has an attribute. In a captured frame a guard would fix it."""
+    lowering = registry.get(node.target)
+    if lowering is None or lowering.arguments is None or not lowering.numbers:
+        return None
+    names = [a.name for a in lowering.arguments]
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    for name in sorted(lowering.numbers & given.keys()):
+        sizes = [n for n in _nodes(given[name]) if isinstance(n.meta.get("val"), torch.SymInt)]
+        if any(not free_unbacked_symbols(n.meta["val"]) for n in sizes):
+            return Reason(
+                ReasonKind.SYMBOLIC,
+                f"{name} of {node.target} depends on a dynamic size, and ONNX has numbers there",
+                "leave that dimension out of dynamic_shapes",
+            )
+    return None
+
+
+def _nodes(value: object) -> Iterable[torch.fx.Node]:
+    if isinstance(value, torch.fx.Node):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _nodes(item)
+
+
+class _Ports:
+    """Inputs, weights and outputs of a model, by their names."""
+
+    def __init__(
+        self,
+        program: ExportedProgram,
+        placeholders: Sequence[torch.fx.Node],
+        region: Region,
+        lowered: Program,
+    ) -> None:
+        self._program = program
+        self._model = lowered.model
+        self._graph = lowered.model.graph
+        given = dict(zip(region.inputs, self._graph.inputs, strict=True))
+        self._made = dict(zip(region.outputs, self._graph.outputs, strict=True))
+        self._values: dict[torch.fx.Node, ir.Value] = {}
+        self._weights: dict[tuple[object, ...], ir.Value] = {}
+        self._taken: set[str] = set()
+        inputs: list[ir.Value] = []
+        specs = program.graph_signature.input_specs
+        for node, spec in zip(placeholders, specs, strict=True):
+            if spec.kind is not InputKind.USER_INPUT:
+                if spec.target is not None and (node in given or node.users):
+                    self._weight(node, spec.target, given.get(node))
+            elif not isinstance(spec.arg, ConstantArgument):
+                inputs.append(self._input(node, given.get(node)))
+        self._graph.inputs[:] = inputs
+        self._name_others()
+
+    def model(self, results: Sequence[torch.fx.Node]) -> ir.Model:
+        """The model that returns these."""
+        outputs: list[ir.Value] = []
+        for node in results:
+            value = self._made.get(node, self._values.get(node))
+            assert value is not None, node
+            if value in outputs or node.op == "placeholder":
+                value = self._copy(value, node)
+            elif node.name not in self._taken:
+                value.name = node.name
+                self._taken.add(node.name)
+            outputs.append(value)
+        self._graph.outputs[:] = outputs
+        return self._model
+
+    def _copy(self, value: ir.Value, node: torch.fx.Node) -> ir.Value:
+        copy = ir.node("Identity", [value], name=f"{node.name}/output")
+        (out,) = copy.outputs
+        out.name, out.type, out.shape = self._free(f"{node.name}_out"), value.type, value.shape
+        self._graph.append(copy)
+        return out
+
+    def _free(self, name: str) -> str:
+        """The name, or one like it that is not taken."""
+        found, number = name, 0
+        while found in self._taken:
+            number += 1
+            found = f"{name}_{number}"
+        self._taken.add(found)
+        return found
+
+    def _input(self, node: torch.fx.Node, value: ir.Value | None) -> ir.Value:
+        val = node.meta["val"]
+        if isinstance(val, torch.Tensor):
+            own = value if value is not None else _value_of(val)
+        else:
+            own = ir.Value(type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
+            if value is not None:
+                self._as_vector(own, value)
+        own.name = self._free(node.name)
+        self._values[node] = own
+        return own
+
+    def _as_vector(self, own: ir.Value, value: ir.Value) -> None:
+        """Sizes that are given are numbers for the user, and [1] within the program."""
+        axes = ir.Value(
+            name=self._free(f"{value.name}_axes"),
+            type=ir.TensorType(ir.DataType.INT64),
+            shape=ir.Shape([1]),
+            const_value=ir.tensor([0], dtype=ir.DataType.INT64),
+        )
+        self._graph.register_initializer(axes)
+        node = ir.node("Unsqueeze", [own, axes], name=f"{value.name}/given")
+        self._graph.inputs.remove(value)
+        ir.convenience.replace_all_uses_with(value, node.outputs[0])
+        node.outputs[0].name, node.outputs[0].type = f"{value.name}_given", value.type
+        node.outputs[0].shape = value.shape
+        self._graph.insert_before(self._graph[0], node)
+
+    def _weight(self, node: torch.fx.Node, name: str, value: ir.Value | None) -> None:
+        """An initializer under the name in the state dict; tied ones are one."""
+        tensor = self._tensor(name)
+        key = (
+            (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+            if tensor.numel()
+            else (name,)
+        )
+        own = self._weights.get(key) if not _is_fake(tensor) else None
+        if own is not None:
+            if value is not None:
+                ir.convenience.replace_all_uses_with(value, own)
+            self._values[node] = own
+            return
+        own = value if value is not None else _value_of(tensor)
+        own.name = self._free(name)
+        if tensor.is_complex():
+            tensor = torch.view_as_real(tensor.resolve_conj())
+        own.const_value = TorchTensor(tensor.detach(), name=own.name)
+        self._weights[key] = self._values[node] = own
+        if value is not None:
+            self._graph.inputs.remove(value)
+        self._graph.register_initializer(own)
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        found = self._program.state_dict.get(name)
+        if found is None:
+            found = self._program.constants[name]
+        assert isinstance(found, torch.Tensor), name
+        return found
+
+    def _name_others(self) -> None:
+        """Values of the lowering's own, where a user's name is the same."""
+        ours = [v for v in self._graph.initializers.values() if v.name not in self._taken]
+        for node in self._graph.all_nodes():
+            ours.extend(node.outputs)
+        mine = set(self._values.values())
+        for value in ours:
+            if value.name and value not in mine:
+                value.name = self._free(value.name)
+
+
+def _value_of(tensor: torch.Tensor) -> ir.Value:
+    """An input that the program does not read."""
+    dims = dims_of(tensor.shape)
+    real = dtypes.REAL.get(tensor.dtype)
+    shape = [*map(text, dims), *([2] if real is not None else [])]
+    dtype = dtypes.TO_ONNX[real or tensor.dtype]
+    return ir.Value(type=ir.TensorType(dtype), shape=ir.Shape(shape))
+
+
+def _is_fake(tensor: torch.Tensor) -> bool:
+    return type(tensor).__name__ == "FakeTensor"

@@ -1,0 +1,290 @@
+"""`dynamo_onnx.export`: what comes out is a file that plain onnxruntime runs as eager computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+from onnxscript import FLOAT, script
+from onnxscript import opset18 as op18
+from torch.export import Dim
+
+import dynamo_onnx
+from dynamo_onnx import OnnxExporterError, OptionError, export
+
+
+class Encoder(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Embedding(10, 8)
+        self.linear = torch.nn.Linear(8, 16)
+        self.register_buffer("offset", torch.ones(16))
+
+    def forward(self, ids: torch.Tensor, scale: torch.Tensor | None = None) -> dict[str, Any]:
+        x = torch.nn.functional.gelu(self.linear(self.embed(ids))) + self.offset
+        x = x if scale is None else x * scale
+        return {"features": x, "turned": x.transpose(0, 1), "none": None}
+
+
+def ids(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 10, shape)
+
+
+def run(model: torch.onnx.ONNXProgram | Path, feeds: Mapping[str, torch.Tensor]) -> list[Any]:
+    """Checked by onnx, computed by plain onnxruntime."""
+    if isinstance(model, Path):
+        onnx.checker.check_model(model, full_check=True)
+        session = ort.InferenceSession(model)
+    else:
+        onnx.checker.check_model(model.model_proto, full_check=True)
+        session = ort.InferenceSession(model.model_proto.SerializeToString())
+    found = session.run(None, {name: t.detach().numpy() for name, t in feeds.items()})
+    return [torch.from_numpy(r) for r in found]
+
+
+def close(found: Sequence[Any], wanted: Sequence[Any]) -> None:
+    torch.testing.assert_close(list(found), list(wanted), rtol=1e-5, atol=1e-5)
+
+
+def names(values: Sequence[ir.Value]) -> list[str | None]:
+    return [v.name for v in values]
+
+
+def test_a_module_is_one_model_with_weights_by_their_names() -> None:
+    model, x = Encoder().eval(), ids(3, 5)
+    program = export(model, (x,))
+    assert isinstance(program, torch.onnx.ONNXProgram)
+    assert names(program.model.graph.inputs) == ["ids"]
+    weights = {n: v.const_value for n, v in program.model.graph.initializers.items()}
+    assert {*model.state_dict()} <= {*weights}
+    wanted = [model(x)[name] for name in ("features", "turned")]
+    close(run(program, {"ids": x}), wanted)
+    close(program(x), wanted)
+
+
+def test_a_function_and_an_exported_program_are_taken_as_well() -> None:
+    def scaled(x: torch.Tensor, *, by: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(x * by, -1)
+
+    x, by = torch.randn(2, 3), torch.randn(3)
+    program = export(scaled, (x,), kwargs={"by": by})
+    close(run(program, {"x": x, "by": by}), [scaled(x, by=by)])
+    exported = torch.export.export(Encoder().eval(), (ids(2, 3),))
+    found = export(exported)(ids(2, 3))
+    assert [tuple(r.shape) for r in found] == [(2, 3, 16), (3, 2, 16)]
+
+
+SHAPES: list[Any] = [
+    {"ids": {0: "batch", 1: "length"}, "scale": None},
+    {"ids": {0: Dim("batch"), 1: Dim("length")}, "scale": {}},
+    ({0: "batch", 1: Dim("length", max=64)}, None),
+    ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, None),
+]
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=lambda s: type(s).__name__)
+def test_dynamic_shapes_bear_the_users_names(shapes: Any) -> None:
+    model, scale = Encoder().eval(), torch.rand(16)
+    program = export(model, (ids(3, 5), scale), dynamic_shapes=shapes)
+    if shapes != SHAPES[-1]:
+        graph = program.model.graph
+        assert [str(d) for d in graph.inputs[0].shape or ()] == ["batch", "length"]
+        assert [str(d) for d in graph.outputs[1].shape or ()] == ["length", "batch", "16"]
+    for shape in ((2, 7), (1, 1), (9, 2)):
+        x = ids(*shape)
+        wanted = model(x, scale)
+        found = run(program, {"ids": x, "scale": scale})
+        close(found, [wanted["features"], wanted["turned"]])
+
+
+def test_dimensions_of_nested_inputs_have_names_too() -> None:
+    def joined(xs: list[torch.Tensor], more: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.cat([*xs, more["x"]])
+
+    xs, more = [torch.rand(2, 3), torch.rand(4, 3)], {"x": torch.rand(5, 3)}
+    shapes = {"xs": [{0: "a"}, {0: "b"}], "more": {"x": {0: "c"}}}
+    program = export(joined, (xs, more), dynamic_shapes=shapes)
+    assert [str((v.shape or [])[0]) for v in program.model.graph.inputs] == ["a", "b", "c"]
+    (total, _) = program.model.graph.outputs[0].shape or ()
+    assert sorted(str(total).split("+")) == ["a", "b", "c"]
+
+
+def test_inputs_and_outputs_take_the_names_given() -> None:
+    x = ids(2, 3)
+    given = {"input_names": ["tokens"], "output_names": ["v3", "features"]}
+    program = export(Encoder().eval(), (x,), **given)  # `v3` is a name of our own elsewhere
+    assert names(program.model.graph.inputs) == ["tokens"]
+    assert names(program.model.graph.outputs) == ["v3", "features"]
+    run(program, {"tokens": x})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"output_names": ["a", "a"]}, "output_names has 'a' twice"),
+        ({"input_names": ["a", "b"]}, "input_names has 2 names, the model has 1 inputs: ids"),
+        ({"input_names": [""]}, "input_names: '' is no name"),
+        ({"output_names": ["linear.bias"]}, "the name of another input, output or weight"),
+        ({"opset_version": 9}, "opset_version=9: choose"),
+    ],
+    ids=str,
+)
+def test_arguments_that_cannot_be_used(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        export(Encoder().eval(), (ids(2, 3),), **given)
+
+
+def test_results_that_are_inputs_weights_numbers_or_twice_the_same() -> None:
+    class Odd(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.rand(3))
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[Any, ...]:
+            z = x + 1
+            return x, self.weight, z, z, x.shape[0], 7, 2.5, None
+
+    x, model = torch.rand(4, 3), Odd()
+    program = export(model, (x, torch.rand(2)), dynamic_shapes=({0: "n"}, None))
+    x = torch.rand(6, 3)
+    found = run(program, {"x": x, "y": torch.rand(2)})
+    z = x + 1
+    number = torch.tensor
+    close(found, [x, model.weight, z, z, number(6), number(7), number(2.5)])
+
+
+def test_tied_weights_are_one_initializer() -> None:
+    class Tied(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = torch.nn.Embedding(10, 8)
+            self.head = torch.nn.Linear(8, 10, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.embed(x))
+
+    model, x = Tied().eval(), ids(2, 3)
+    program = export(model, (x,))
+    sizes = [
+        v.const_value.nbytes for v in program.model.graph.initializers.values() if v.const_value
+    ]
+    assert sum(size == model.embed.weight.nbytes for size in sizes) == 1
+    close(run(program, {"x": x}), [model(x)])
+
+
+def test_an_integer_argument_of_varying_value() -> None:
+    def repeated(x: torch.Tensor, n: int) -> torch.Tensor:
+        return x.expand(n, -1) * n
+
+    x = torch.rand(1, 3)
+    program = export(repeated, (x, 4), dynamic_shapes=(None, Dim.DYNAMIC))
+    close(run(program, {"x": x, "n": torch.tensor(6)}), [repeated(x, 6)])
+
+
+class Cache:
+    """As caches of transformers are: no pytree knows it."""
+
+    def __init__(self, tensors: list[torch.Tensor], kind: str) -> None:
+        self.tensors = tensors
+        self.kind = kind
+
+
+def test_objects_with_tensors_in_them_are_taken_apart() -> None:
+    def grown(x: torch.Tensor, cache: Cache) -> tuple[torch.Tensor, Cache]:
+        tensors = [torch.cat([t, x]) for t in cache.tensors]
+        return x + tensors[0].sum(), Cache(tensors, cache.kind)
+
+    x, cache = torch.rand(2, 3), Cache([torch.rand(4, 3), torch.rand(1, 3)], "sliding")
+    program = export(grown, (x, cache))
+    y, after = grown(x, cache)
+    close(program(x, cache), [y, *after.tensors])
+
+
+def test_a_model_is_saved_with_its_weights_beside_it(tmp_path: Path) -> None:
+    model, x = Encoder().eval(), ids(2, 3)
+    path = tmp_path / "made" / "model.onnx"
+    export(model, (x,), path)
+    assert {p.name for p in path.parent.iterdir()} == {"model.onnx", "model.onnx.data"}
+    close(run(path, {"ids": x})[:1], [model(x)["features"]])
+    export(model, (x,), tmp_path / "whole.onnx", external_data=False)
+    assert not (tmp_path / "whole.onnx.data").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(OnnxExporterError, match=r"cannot write .*model\.onnx"):
+        export(model, (x,), tmp_path / "file" / "model.onnx")
+
+
+def test_a_table_replaces_rules() -> None:
+    @script()
+    def doubled(self: FLOAT[...]) -> FLOAT[...]:
+        return op18.Add(self, self)
+
+    table = {torch.ops.aten.sin.default: doubled}
+    x = torch.rand(3)
+    program = export(torch.sin, (x,), custom_translation_table=table)
+    close(program(x), [x + x])
+    close(export(torch.sin, (x,))(x), [x.sin()])
+    close(
+        export(torch.sin, (x,), custom_translation_table={torch.ops.aten.sin: [doubled]})(x),
+        [2 * x],
+    )
+
+
+def test_verify_tells_of_results_that_differ() -> None:
+    @script()
+    def doubled(self: FLOAT[...]) -> FLOAT[...]:
+        return op18.Add(self, self)
+
+    table = {torch.ops.aten.sin.default: doubled}
+    export(torch.sin, (torch.rand(3),), verify=True)
+    with pytest.raises(OnnxExporterError, match=r"verify: output \S+: Tensor-likes are not close"):
+        export(torch.sin, (torch.rand(3),), verify=True, custom_translation_table=table)
+
+
+class Unsupported(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.eigvals(x).real
+
+
+def test_an_operator_without_onnx_form_is_told_with_its_line() -> None:
+    with pytest.raises(OnnxExporterError) as caught:
+        export(Unsupported(), (torch.rand(3, 3),))
+    message = str(caught.value)
+    assert "1 operators have no ONNX form" in message
+    assert "aten.linalg_eig" in message
+    assert isinstance(caught.value, torch.onnx.errors.OnnxExporterError)
+    assert isinstance(caught.value, dynamo_onnx.DynamoOnnxError)
+
+
+def test_control_flow_on_data_is_told_with_both_ways_tried() -> None:
+    class Branch(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sin() if x.sum() > 0 else x
+
+    with pytest.raises(OnnxExporterError) as caught:
+        export(Branch(), (torch.rand(3),))
+    message = str(caught.value)
+    assert "strict=False" in message
+    assert "strict=True" in message
+    assert "ata-dependent" in message
+
+
+def test_shapes_that_torch_export_refuses() -> None:
+    with pytest.raises(OnnxExporterError, match="dynamic_shapes"):
+        export(Encoder().eval(), (ids(2, 3),), dynamic_shapes={"nothing": {0: "batch"}})
+
+
+def test_a_dynamic_size_where_onnx_has_a_number_is_refused() -> None:
+    def strided(x: torch.Tensor, w: torch.Tensor, n: int) -> torch.Tensor:
+        return torch.nn.functional.conv1d(x, w, stride=n)
+
+    x, w = torch.rand(2, 3, 8), torch.rand(4, 3, 2)
+    with pytest.raises(OnnxExporterError, match=r"stride of .* depends on a dynamic size"):
+        export(strided, (x, w, 2), dynamic_shapes=(None, None, Dim.DYNAMIC))
+    close(export(strided, (x, w, 2))(x, w, 2), [strided(x, w, 2)])
