@@ -34,6 +34,7 @@ conformance: $(VENV)/.stamp-test
 # Every question in full: hours on 2 cores. `--update-readme` on one of them shows its results.
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks.inference
+	$(BIN)/python -m benchmarks.inference --batch 8
 	$(BIN)/python -m benchmarks.compile_time
 	$(BIN)/python -m benchmarks.call_overhead
 	$(BIN)/python -m benchmarks.memory

@@ -12,6 +12,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .backend.export.errors import OnnxExporterError
     from .backend.export.exporter import export
+    from .backend.export.fake import enable_fake_mode
+    from .backend.export.legacy import (
+        DiagnosticOptions,
+        ExportOptions,
+        OnnxRegistry,
+        ONNXRuntimeOptions,
+        dynamo_export,
+    )
+    from .backend.export.program import ONNXProgram
     from .backend.options import Options, Quantize
     from .backend.report import CompileReport, Fallback, QuantizedProgram, explain, report
     from .backend.saved import CachedProgram, programs, save
@@ -38,6 +47,15 @@ __version__ = "0.1.0"
 _HOMES = {
     ".backend.export.errors": ("OnnxExporterError",),
     ".backend.export.exporter": ("export",),
+    ".backend.export.fake": ("enable_fake_mode",),
+    ".backend.export.legacy": (
+        "DiagnosticOptions",
+        "ExportOptions",
+        "ONNXRuntimeOptions",
+        "OnnxRegistry",
+        "dynamo_export",
+    ),
+    ".backend.export.program": ("ONNXProgram",),
     ".backend.options": ("Options", "Quantize"),
     ".backend.report": ("CompileReport", "Fallback", "QuantizedProgram", "explain", "report"),
     ".backend.saved": ("CachedProgram", "programs", "save"),
@@ -59,10 +77,15 @@ __all__ = [
     "CacheError",
     "CachedProgram",
     "CompileReport",
+    "DiagnosticOptions",
     "DynamoOnnxError",
+    "ExportOptions",
     "Fallback",
     "LoweringError",
+    "ONNXProgram",
+    "ONNXRuntimeOptions",
     "OnnxExporterError",
+    "OnnxRegistry",
     "OptionError",
     "Options",
     "Quantize",
@@ -70,6 +93,8 @@ __all__ = [
     "Reason",
     "SessionError",
     "UnsupportedError",
+    "dynamo_export",
+    "enable_fake_mode",
     "explain",
     "export",
     "lowers",

@@ -27,7 +27,9 @@ from torch._export.utils import _is_preservable_cia_op  # 2.11-2.13
 from torch._functorch._aot_autograd.schemas import OutputType  # 2.11-2.13
 from torch._guards import CompileContext, TracingContext  # 2.11-2.13
 from torch._ops import OpOverload, OpOverloadPacket  # 2.11-2.13
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # 2.11-2.13
 from torch.export import default_decompositions
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.graph import _BoxedCodeGen  # 2.11-2.13
 from torch.utils import _pytree as pytree  # 2.11-2.13: what torch.export's trees are made of
 from torch.utils._python_dispatch import _disable_current_modes  # 2.11-2.13
@@ -36,8 +38,11 @@ from ..lowering.registry import bind_arguments, schema_arguments
 from .state import GraphBreak
 
 __all__ = [
+    "FakeTensor",
+    "FakeTensorMode",
     "OpOverload",
     "OpOverloadPacket",
+    "ShapeEnv",
     "aot_autograd",
     "backend_object_of",
     "boxed_module",

@@ -242,7 +242,8 @@ def main(argv: Sequence[str]) -> int:
     print(table)
     if arguments.update_readme:
         caption = "Speed-up over eager per model and backend"
-        render.update_readme(harness.ROOT / "README.md", "inference", table, image, caption)
+        section = "inference" if settings.batch == 1 else f"inference_batch{settings.batch}"
+        render.update_readme(harness.ROOT / "README.md", section, table, image, caption)
     failed = any(m.error or any(r.error for r in m.backends) for m in run.models)
     return 1 if failed else 0
 

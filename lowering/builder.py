@@ -101,6 +101,11 @@ class Builder:
         self._consed[key] = made
         return made
 
+    def draw(self, op_type: str, inputs: Sequence[Value], attrs: dict[str, AttrValue]) -> Value:
+        """The float32 result of a node that draws random numbers: equal ones are not one node."""
+        (made,) = self._make("", op_type, list(inputs), attrs, 1, [ir.DataType.FLOAT])
+        return made
+
     def _make(
         self,
         domain: str,

@@ -68,10 +68,12 @@ def lower_region(
     fingerprint: str,
     name: str,
     strided: bool = True,
+    fused: bool = True,
 ) -> Lowered:
     """One region as one program. Every node that refuses is found in the same pass.
 
-    With `strided`, the program writes its outputs as they lie in memory: see `OutputLayout`.
+    With `strided`, the program writes its outputs as they lie in memory: see `OutputLayout`. With
+    `fused`, patterns of nodes become one.
 
     The program has the first of the opsets, or one up to the last if a node needs it; `kernels`
     gives those at an opset.
@@ -79,7 +81,7 @@ def lower_region(
     opset, newest = opsets
     while True:
         table = kernels(opset)
-        interpreter = _Interpreter(registry, Builder(opset, table), strided=strided)
+        interpreter = _Interpreter(registry, Builder(opset, table), strided=strided, fused=fused)
         lowered = interpreter.run(region, table, fingerprint, name)
         needed = [r.opset for r in lowered.refusals if r.opset is not None and r.opset <= newest]
         if not needed:
@@ -88,8 +90,9 @@ def lower_region(
 
 
 class _Interpreter:
-    def __init__(self, registry: Registry, builder: Builder, *, strided: bool) -> None:
+    def __init__(self, registry: Registry, builder: Builder, *, strided: bool, fused: bool) -> None:
         self.strided = strided
+        self.fused = fused
         self.registry = registry
         self.builder = builder
         self.cx = Rule(builder, self._inline)
@@ -112,7 +115,8 @@ class _Interpreter:
         if self.refusals:
             return Lowered(None, tuple(self.refusals))
         model = self.builder.finish(inputs, outputs, name)
-        run_passes(model.graph, kernels)
+        if self.fused:
+            run_passes(model.graph, kernels)
         program = Program(
             model=model,
             inputs=tuple(_spec(v) for v in inputs),

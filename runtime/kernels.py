@@ -14,6 +14,7 @@ from onnxruntime.capi import _pybind_state as ort_c
 from .program import Signature
 
 ONNX_DOMAINS = ("", "ai.onnx")
+_NO_LAST = 2**31 - 1
 
 
 class KernelTable:
@@ -33,6 +34,11 @@ class KernelTable:
             domain = "" if kernel.domain in ONNX_DOMAINS else kernel.domain
             first, last = kernel.version_range
             version = opset if domain == "" else 1
+            schema = self._schemas.get((domain, kernel.op_name))
+            # A kernel without a last version is for the schema that it names, not for later ones.
+            open_ended = last == _NO_LAST and domain == ""
+            if open_ended and schema is not None and first != schema.since_version:
+                continue
             if kernel.provider in wanted and first <= version <= last:
                 self._kernels[domain, kernel.op_name].append(
                     {name: frozenset(types) for name, types in kernel.type_constraints.items()}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES, DOCS = ROOT / "examples", ROOT / "docs"
 
 
 def test_the_mlp_example_agrees_with_eager_in_memory_and_on_disk(tmp_path: Path) -> None:
@@ -15,3 +17,16 @@ def test_the_mlp_example_agrees_with_eager_in_memory_and_on_disk(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert "Gemm, Sigmoid, Gemm, Sigmoid, Gemm, Sigmoid, Gemm" in done.stdout
     assert (tmp_path / "build" / "mlp" / "mlp.onnx").is_file()
+
+
+def test_the_page_on_exporting_runs_and_shows_the_graph_that_comes_of_it(tmp_path: Path) -> None:
+    page = (DOCS / "exporting.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "page.py").write_text("\n".join(code))
+    command = [sys.executable, "page.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len([*tmp_path.glob("onnx_export_*_success.md")]) == 1
+    command = [sys.executable, "-m", "dynamo_onnx", "view", "mlp.onnx", "--picture", "graph.svg"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert (tmp_path / "graph.svg").read_text() == (DOCS / "exporting.svg").read_text()

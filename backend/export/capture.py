@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,24 +12,9 @@ from torch.export import ExportedProgram
 from ...lowering.registry import Registry
 from ..decompositions import DECOMPOSITIONS
 from ..torch_private import export_decompositions, interpolation_whole
+from .errors import OnnxExporterError
 from .objects import register_objects
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One way of capturing a model: how long it took, and what stopped it, if something did."""
-
-    strategy: str
-    seconds: float
-    error: Exception | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """What the attempts came to; no program if all of them failed."""
-
-    program: ExportedProgram | None
-    attempts: tuple[Attempt, ...]
+from .stages import Stages
 
 
 class _Function(torch.nn.Module):
@@ -62,41 +45,51 @@ def capture(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     dynamic_shapes: object,
-) -> Captured:
-    """Trace in Python (`strict=False`); where that fails, by TorchDynamo (`strict=True`)."""
+    stages: Stages,
+) -> ExportedProgram:
+    """Trace in Python (`strict=False`); where that fails, by TorchDynamo (`strict=True`).
+
+    OnnxExporterError with what both say when neither works.
+    """
     if isinstance(model, ExportedProgram):
-        return Captured(model, (Attempt("an ExportedProgram was given", 0.0),))
+        return model
     module = model if isinstance(model, torch.nn.Module) else _Function(model)
     shapes: Any = dynamic_shapes
-    attempts: list[Attempt] = []
     register_objects((tuple(args), dict(kwargs)))
+    failures: list[tuple[str, Exception]] = []
     for strict in (False, True):
-        strategy = f"torch.export.export(..., strict={strict})"
-        started = time.perf_counter()
-        hook = module.register_forward_hook(
-            _register_results
-        )  # known before results are taken apart
+        strategy = f"capture by torch.export.export(strict={strict})"
+        # Results must be known before they are taken apart.
+        hook = module.register_forward_hook(_register_results)
         try:
-            program = torch.export.export(
-                module,
-                tuple(args),
-                dict(kwargs),
-                dynamic_shapes=shapes,
-                strict=strict,
-                prefer_deferred_runtime_asserts_over_guards=True,
-            )
-        except Exception as error:  # noqa: BLE001 - the other way may work; else it is reported
-            attempts.append(Attempt(strategy, time.perf_counter() - started, error))
-            continue
+            with stages.stage(strategy):
+                return torch.export.export(
+                    module,
+                    tuple(args),
+                    dict(kwargs),
+                    dynamic_shapes=shapes,
+                    strict=strict,
+                    prefer_deferred_runtime_asserts_over_guards=True,
+                )
+        except Exception as error:  # noqa: BLE001 - the other way may work; else both are told
+            failures.append((strategy, error))
         finally:
             hook.remove()
-        attempts.append(Attempt(strategy, time.perf_counter() - started))
-        return Captured(program, tuple(attempts))
-    return Captured(None, tuple(attempts))
+    lines = [f"  {strategy}: {_first_lines(error)}" for strategy, error in failures]
+    raise OnnxExporterError(
+        "the model could not be captured as one graph\n" + "\n".join(lines) + "\n"
+        "change the model at that line, or leave it as it is and use "
+        "torch.compile(model, backend='onnx'), which needs no whole graph"
+    ) from failures[0][1]
 
 
 def _register_results(_module: object, _args: object, results: object) -> None:
     register_objects(results)
+
+
+def _first_lines(error: Exception) -> str:
+    text = str(error).strip().split("\n\n")[0].replace("\n", "\n    ")
+    return f"{type(error).__name__}: {text}"
 
 
 def decomposed(program: ExportedProgram, registry: Registry) -> ExportedProgram:

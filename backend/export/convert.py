@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
-from ...lowering import dtypes
+from ...lowering import dtypes, random
 from ...lowering.dims import dims_of, text
 from ...lowering.interpreter import lower_region
 from ...lowering.region import Region, is_symbolic
@@ -26,6 +26,8 @@ from ...runtime.kernels import kernel_table
 from ...runtime.program import Program
 from ..options import DEFAULT_OPSET, NEWEST_OPSET
 from ..partition import is_operator, partition
+from ..torch_private import FakeTensor
+from .standard import spell_out
 
 _PROVIDERS = ("CPUExecutionProvider",)
 
@@ -48,13 +50,16 @@ class NotConvertibleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """The model, and how often it has each ATen overload natively."""
+    """The model, those of its inputs that are tensors, and how often it has each ATen overload."""
 
     model: ir.Model
+    tensors: Sequence[ir.Value]
     operators: Mapping[str, int]
 
 
-def convert(program: ExportedProgram, registry: Registry, opset: int | None) -> Converted:
+def convert(
+    program: ExportedProgram, registry: Registry, opset: int | None, *, fused: bool
+) -> Converted:
     """The model of a decomposed program: its weights by name, inputs and outputs by torch's names.
 
     Only what the user's function returns is computed: buffers that it writes to stay as they are.
@@ -81,24 +86,33 @@ def convert(program: ExportedProgram, registry: Registry, opset: int | None) -> 
         region,
         registry=registry,
         kernels=partial(kernel_table, _PROVIDERS),
-        opsets=(opset or DEFAULT_OPSET, opset or NEWEST_OPSET),
+        opsets=(opset or _first_opset(region), opset or NEWEST_OPSET),
         fingerprint="",
         name="main_graph",
         strided=False,
+        fused=fused,
     )
     if lowered.program is None:
         raise NotConvertibleError([Refused(r.node, r.reason) for r in lowered.refusals])
     ports = _Ports(program, placeholders, region, lowered.program)
-    return Converted(ports.model(output.args[0]), plan.native)
+    model = ports.model(output.args[0])
+    spell_out(model)
+    return Converted(model, ports.tensors, plan.native)
+
+
+def _first_opset(region: Region) -> int:
+    draws = any(node.target in random.RULES for node in region.nodes)
+    return random.NEWEST_OPSET if draws else DEFAULT_OPSET
 
 
 def _keep_user_outputs(program: ExportedProgram, graph: torch.fx.Graph) -> None:
-    """Return what the user's function returns, without None, and sizes as tensors."""
+    """Return what the user's function returns: numbers as tensors, without None and text."""
     (output,) = graph.find_nodes(op="output")
     kept: list[object] = []
     with graph.inserting_before(output):
         for spec, value in zip(program.graph_signature.output_specs, output.args[0], strict=True):
-            if spec.kind is OutputKind.USER_OUTPUT and value is not None:
+            is_value = isinstance(value, (torch.fx.Node, bool, int, float))
+            if spec.kind is OutputKind.USER_OUTPUT and is_value:
                 is_tensor = isinstance(value, torch.fx.Node) and not is_symbolic(value)
                 kept.append(value if is_tensor else _as_tensor(graph, value))
     output.args = (tuple(kept),)
@@ -176,9 +190,10 @@ class _Ports:
         given = dict(zip(region.inputs, self._graph.inputs, strict=True))
         self._made = dict(zip(region.outputs, self._graph.outputs, strict=True))
         self._values: dict[torch.fx.Node, ir.Value] = {}
-        self._weights: dict[tuple[object, ...], ir.Value] = {}
+        self._weights: dict[object, ir.Value] = {}
         self._taken: set[str] = set()
         inputs: list[ir.Value] = []
+        self.tensors: list[ir.Value] = []
         specs = program.graph_signature.input_specs
         for node, spec in zip(placeholders, specs, strict=True):
             if spec.kind is not InputKind.USER_INPUT:
@@ -186,6 +201,8 @@ class _Ports:
                     self._weight(node, spec.target, given.get(node))
             elif not isinstance(spec.arg, ConstantArgument):
                 inputs.append(self._input(node, given.get(node)))
+                if isinstance(node.meta["val"], torch.Tensor):
+                    self.tensors.append(inputs[-1])
         self._graph.inputs[:] = inputs
         self._name_others()
 
@@ -251,14 +268,10 @@ class _Ports:
     def _weight(self, node: torch.fx.Node, name: str, value: ir.Value | None) -> None:
         """An initializer under the name in the state dict; tied ones are one."""
         tensor = self._tensor(name)
-        key = (
-            (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-            if tensor.numel()
-            else (name,)
-        )
-        own = self._weights.get(key) if not _is_fake(tensor) else None
+        own = self._weights.get(key := _memory(tensor, name))
         if own is not None:
             if value is not None:
+                self._graph.inputs.remove(value)
                 ir.convenience.replace_all_uses_with(value, own)
             self._values[node] = own
             return
@@ -299,5 +312,10 @@ def _value_of(tensor: torch.Tensor) -> ir.Value:
     return ir.Value(type=ir.TensorType(dtype), shape=ir.Shape(shape))
 
 
-def _is_fake(tensor: torch.Tensor) -> bool:
-    return type(tensor).__name__ == "FakeTensor"
+def _memory(tensor: torch.Tensor, name: str) -> object:
+    """What two names of one weight have in common."""
+    if isinstance(tensor, FakeTensor):
+        return id(tensor)
+    if tensor.numel() == 0:
+        return name
+    return (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 import torch.onnx
 from torch.export import ExportedProgram
 
 from ...lowering.ops import registry as rules
-from ...lowering.region import location, source_line
+from ...lowering.random import register_random
 from ...lowering.registry import Operator, Registry, as_rule
 from ...runtime.errors import OptionError
-from ..options import NEWEST_OPSET, OLDEST_OPSET
+from ..dump import write_atomically
+from ..options import NEWEST_OPSET, check_writable
 from ..torch_private import OpOverload, OpOverloadPacket
-from .capture import Captured, capture, decomposed
-from .convert import NotConvertibleError, Refused, convert
+from .capture import capture, decomposed
+from .convert import NotConvertibleError, convert
 from .errors import OnnxExporterError
 from .names import as_export_takes, named_dims, rename_dims, rename_ports
-from .verify import verify_program
+from .program import ONNXProgram
+from .report import Record, findings, markdown, sarif
+from .stages import Stages
+from .verify import compare, computed, expected
+
+_OLDEST_OPSET = 21
 
 
 def export(
@@ -37,54 +45,131 @@ def export(
     custom_translation_table: Mapping[Any, Callable[..., Any] | Sequence[Callable[..., Any]]]
     | None = None,
     external_data: bool = True,
+    optimize: bool = True,
     keep_initializers_as_inputs: bool = False,
     verify: bool = False,
-) -> torch.onnx.ONNXProgram:
+    report: bool = False,
+    sarif_report: bool = False,
+    dump_exported_program: bool = False,
+    artifacts_dir: str | os.PathLike[str] = ".",
+) -> ONNXProgram:
     """Export a module, a function or an `ExportedProgram` as one ONNX program.
 
     `args` and `kwargs` are example inputs: tensors become inputs, anything else is fixed.
     `dynamic_shapes` is as `torch.export.export` takes it; a dimension may be given by its name
     alone (`{"x": {0: "batch"}}`). With `f` the program is saved there, its weights beside it unless
     `external_data=False`. `custom_translation_table` has a rule or an onnxscript function per
-    overload, in the place of ours. `verify` runs the program in onnxruntime on the example inputs.
+    overload, in the place of ours. `optimize=False` keeps patterns as the nodes they were. `verify`
+    runs the program in onnxruntime on the example inputs and compares.
+
+    Into `artifacts_dir` go, also when the export fails, a `report` in markdown, one in SARIF
+    (`sarif_report`) and the `ExportedProgram` (`dump_exported_program`, a `.pt2`). With a report
+    the model is checked and run, and the report says what came of it.
 
     Raises OnnxExporterError when the model cannot be captured, has operators without an ONNX form,
     or fails the verification; OptionError for an argument that cannot be used.
     """
-    if opset_version is not None and not OLDEST_OPSET <= opset_version <= NEWEST_OPSET:
-        raise OptionError(f"opset_version={opset_version}: choose {OLDEST_OPSET} to {NEWEST_OPSET}")
-    kwargs = dict(kwargs or {})
-    args = tuple(args)
-    registry = _with_table(custom_translation_table or {})
-    captured = capture(model, args, kwargs, as_export_takes(dynamic_shapes))
-    if captured.program is None:
-        raise _not_captured(captured)
-    try:
-        converted = convert(decomposed(captured.program, registry), registry, opset_version)
-    except NotConvertibleError as error:
-        raise OnnxExporterError(_unsupported(error.refused)) from error
-    if dynamic_shapes is not None and not isinstance(model, ExportedProgram):
-        rename_dims(converted.model, named_dims(model, args, kwargs, dynamic_shapes))
-    rename_ports(converted.model, "input", input_names)
-    rename_ports(converted.model, "output", output_names)
-    program = torch.onnx.ONNXProgram(converted.model, captured.program)
-    if verify:
-        verify_program(program, captured.program, args, kwargs)
-    if f is not None:
-        _save(
-            program,
-            Path(f),
-            external_data=external_data,
-            as_inputs=keep_initializers_as_inputs,
+    if opset_version is not None and not _OLDEST_OPSET <= opset_version <= NEWEST_OPSET:
+        raise OptionError(
+            f"opset_version={opset_version}: choose {_OLDEST_OPSET} to {NEWEST_OPSET}"
         )
-    return program
+    artifacts = _Artifacts(Path(artifacts_dir), report, sarif_report, dump_exported_program)
+    args, kwargs = tuple(args), dict(kwargs or {})
+    registry = _with_table(custom_translation_table or {})
+    record = Record(_name(model), Stages())
+    stages = record.stages
+    try:
+        exported = capture(model, args, kwargs, as_export_takes(dynamic_shapes), stages)
+        record.captured = exported
+        with stages.stage("decomposition"):
+            program = decomposed(exported, registry)
+        with stages.stage("translation"):
+            converted = convert(program, registry, opset_version, fused=optimize)
+        record.operators = converted.operators
+        if dynamic_shapes is not None and not isinstance(model, ExportedProgram):
+            rename_dims(
+                converted.model, converted.tensors, named_dims(model, args, kwargs, dynamic_shapes)
+            )
+        rename_ports(converted.model, "input", input_names)
+        rename_ports(converted.model, "output", output_names)
+        record.result = converted.model
+        made = ONNXProgram(converted.model, exported)
+        if verify or report:
+            _check(made, exported, args, kwargs, stages)
+        if f is not None:
+            with stages.stage("saving"):
+                _save(
+                    made,
+                    Path(f),
+                    external_data=external_data,
+                    as_inputs=keep_initializers_as_inputs,
+                )
+    except NotConvertibleError as error:
+        record.refused = error.refused
+        record.error = OnnxExporterError(_unsupported(error))
+        raise record.error from error
+    except Exception as error:
+        record.error = error
+        raise
+    finally:
+        artifacts.write(record)
+    return made
+
+
+def _check(
+    program: torch.onnx.ONNXProgram,
+    exported: ExportedProgram,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    stages: Stages,
+) -> None:
+    """Is it valid, does it run, and are its results PyTorch's?"""
+    with stages.stage("model check by onnx.checker"):
+        onnx.checker.check_model(program.model_proto)
+    with stages.stage("run in PyTorch"):
+        wanted = expected(exported, args, kwargs)
+    with stages.stage("run in onnxruntime"):
+        found = computed(program, args, kwargs)
+    with stages.stage("comparison"):
+        compare(program, found, wanted)
+
+
+class _Artifacts:
+    """The files that tell of an export, beside the model."""
+
+    def __init__(self, folder: Path, report: bool, sarif_report: bool, dump: bool) -> None:  # noqa: FBT001 - the user's three flags
+        self._folder = folder
+        self._report, self._sarif, self._dump = report, sarif_report, dump
+        if report or sarif_report or dump:
+            check_writable("artifacts_dir", folder)
+
+    def write(self, record: Record) -> None:
+        stem = (
+            f"onnx_export_{time.strftime('%Y-%m-%d_%H-%M-%S')}_{time.time_ns() % 10**9 // 1000:06d}"
+        )
+        outcome = "failure" if record.error is not None else "success"
+        if self._report:
+            self._text(f"{stem}_{outcome}.md", markdown(record), record)
+        if self._sarif:
+            self._text(f"{stem}.sarif", sarif(record), record)
+        if self._dump and record.captured is not None:
+            torch.export.save(record.captured, self._folder / f"{stem}.pt2")
+
+    def _text(self, name: str, text: str, record: Record) -> None:
+        path = self._folder / name
+        write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+        if record.error is not None:
+            record.error.add_note(f"report: {path}")
+
+
+def _name(model: object) -> str:
+    return getattr(model, "__qualname__", type(model).__qualname__)
 
 
 def _with_table(table: Mapping[Any, Any]) -> Registry:
-    """Our rules, with the user's in their places."""
-    if not table:
-        return rules
+    """Our rules, those for random numbers, and the user's in their places."""
     own = rules.copy()
+    register_random(own)
     for op, functions in table.items():
         given = functions if isinstance(functions, Sequence) else [functions]
         for overload in _overloads(op):
@@ -110,28 +195,8 @@ def _save(
         raise OnnxExporterError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _not_captured(captured: Captured) -> OnnxExporterError:
-    lines = [f"  {a.strategy}: {_first_lines(a.error)}" for a in captured.attempts]
-    error = OnnxExporterError(
-        "the model could not be captured as one graph\n" + "\n".join(lines) + "\n"
-        "torch.export explains each way; torch.compile(model, backend='onnx') needs no whole graph"
-    )
-    error.__cause__ = captured.attempts[0].error
-    return error
-
-
-def _first_lines(error: Exception | None) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: " + text.split("\n\n")[0].replace("\n", "\n    ")
-
-
-def _unsupported(refused: Sequence[Refused]) -> str:
-    told: dict[str, int] = {}
-    for each in refused:
-        where = location(each.node)
-        code = f" `{source_line(where)}`" if where else ""
-        line = f"{each.node.target}: {each.reason} at {where or 'an unknown line'}{code}"
-        told[line] = told.get(line, 0) + 1
-    lines = [f"  {count} × {line}" for line, count in list(told.items())[:10]]
-    more = f"\n  … and {len(told) - 10} more" if len(told) > 10 else ""
-    return f"{len(refused)} operators have no ONNX form\n" + "\n".join(lines) + more
+def _unsupported(error: NotConvertibleError) -> str:
+    found = findings(error.refused)
+    more = f"\n  … and {len(found) - 10} more" if len(found) > 10 else ""
+    lines = [f"  {finding}" for finding in found[:10]]
+    return f"{error}\n" + "\n".join(lines) + more

@@ -76,10 +76,12 @@ def _name(dim: object) -> str:
     return dim.__name__ if isinstance(dim, Dim) and dim.__name__.isidentifier() else ""
 
 
-def rename_dims(model: ir.Model, names: Sequence[Mapping[int, str]]) -> None:
-    """Call the model's symbols what the user calls the dimensions of its inputs."""
+def rename_dims(
+    model: ir.Model, tensors: Sequence[ir.Value], names: Sequence[Mapping[int, str]]
+) -> None:
+    """Call the model's symbols what the user calls the dimensions of these inputs."""
     symbols: dict[str, str] = {}
-    for value, axes in zip(model.graph.inputs, names, strict=False):
+    for value, axes in zip(tensors, names, strict=True):
         for axis, name in axes.items():
             dim = None if value.shape is None else value.shape[axis]
             if isinstance(dim, ir.SymbolicDim) and dim.value and dim.value.isidentifier():

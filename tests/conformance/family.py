@@ -61,18 +61,18 @@ def run(family: Family) -> dict[str, Any]:
     """What came of it: `outcome` and counts; `generate` per cache for those that generate."""
     try:
         model, inputs = build(family)
-        expected = _forward(model, inputs)
+        expected = forward(model, inputs)
     except Exception as error:  # noqa: BLE001 - whatever eager does not do is no case
-        return {"outcome": "eager fails", "detail": _line(error)}
+        return {"outcome": "eager fails", "detail": line(error)}
     result: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
     if not any(t.numel() for _, t in tensors(expected)):
         return result | {"outcome": "eager fails", "detail": "no tensor in the output"}
     model.compile(backend="onnx")
     try:
-        got = _forward(model, inputs)
+        got = forward(model, inputs)
     except Exception as error:  # noqa: BLE001 - any exception where eager has an answer
         outcome = "crashed" if _without_us(model, inputs) is not None else "Dynamo fails"
-        return result | {"outcome": outcome, "detail": _line(error)}
+        return result | {"outcome": outcome, "detail": line(error)}
     found = difference(got, expected)
     result |= counts() | {"outcome": "wrong" if found else "equal", "detail": found}
     if found:
@@ -89,7 +89,8 @@ def run(family: Family) -> dict[str, Any]:
     return result
 
 
-def _forward(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
+def forward(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
+    """Eager's answer, or that of whatever the module is compiled with."""
     torch.manual_seed(1)
     copies = {k: v.clone() if isinstance(v, Tensor) else v for k, v in inputs.items()}
     with torch.no_grad():
@@ -111,7 +112,7 @@ def _noise(model: nn.Module, inputs: Mapping[str, Any], expected: Any) -> dict[s
                     towards = torch.where(torch.rand_like(p) < 0.5, -torch.inf, torch.inf)
                     p.copy_(torch.nextafter(exact[name], towards.to(p.dtype)))
         for (path, a), (_, b) in zip(
-            tensors(_forward(model, inputs)), tensors(expected), strict=False
+            tensors(forward(model, inputs)), tensors(expected), strict=False
         ):
             if a.shape == b.shape and a.is_floating_point() and a.numel():
                 moved = (a - b).nan_to_num().abs().max()
@@ -127,7 +128,7 @@ def _without_us(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
     torch._dynamo.reset()
     model.compile(backend="aot_eager")
     try:
-        return _forward(model, inputs)
+        return forward(model, inputs)
     except Exception:  # noqa: BLE001 - that it fails is the answer
         return None
 
@@ -215,7 +216,7 @@ def _generate(model: nn.Module, inputs: Mapping[str, Any], cache: str) -> dict[s
     try:
         expected = _tokens(model, inputs, cache)
     except Exception as error:  # noqa: BLE001 - not every family has every cache
-        return {"outcome": "eager fails", "detail": _line(error)}
+        return {"outcome": "eager fails", "detail": line(error)}
     result: dict[str, Any] = {}
     for backend in ("aot_eager", "onnx"):
         torch._dynamo.reset()
@@ -228,7 +229,7 @@ def _generate(model: nn.Module, inputs: Mapping[str, Any], cache: str) -> dict[s
                 tokens = _tokens(model, inputs, cache)
             except Exception as error:  # noqa: BLE001 - any exception where eager has an answer
                 outcome = "crashed" if backend == "onnx" else "Dynamo fails"
-                return result | {"outcome": outcome, "detail": _line(error)}
+                return result | {"outcome": outcome, "detail": line(error)}
             compilations.append(counter.frame_count)
             if not torch.equal(tokens, expected):
                 outcome = "wrong" if backend == "onnx" else "Dynamo fails"
@@ -249,5 +250,6 @@ def _tokens(model: Any, inputs: Mapping[str, Any], cache: str) -> Tensor:
     )
 
 
-def _line(error: Exception) -> str:
+def line(error: Exception) -> str:
+    """An error in a line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:400]

@@ -18,32 +18,32 @@ from pathlib import Path
 from typing import Any
 
 from .families import FAMILIES
-from .models_page import is_bad, page
+from .models_page import exports_page, is_bad, page
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 300.0
 
 
-def _answer(name: str, pipe: Connection) -> None:
+def _answer(name: str, exports: bool, pipe: Connection) -> None:
     """In the process of a family."""
     import logging
     import warnings
 
     import torch
 
-    from .family import run
+    from . import exporting, family
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    pipe.send(run(FAMILIES[name]))
+    pipe.send((exporting if exports else family).run(FAMILIES[name]))
 
 
-def in_process(name: str, limit_s: float) -> dict[str, Any]:
+def in_process(name: str, limit_s: float, *, exports: bool = False) -> dict[str, Any]:
     """The result of one family; a process that ends or takes too long is a crash."""
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(name, theirs))
+    process = context.Process(target=_answer, args=(name, exports, theirs))
     started = time.perf_counter()
     process.start()
     theirs.close()
@@ -68,9 +68,12 @@ def main() -> int:
     parser.add_argument("--families", default="", help="only those whose name matches (re)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds for a family")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "conformance-models.json")
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--exports", action="store_true", help="export instead of compiling")
     parser.add_argument("--docs", action="store_true", help="write docs/models.md")
     options = parser.parse_args()
+    kind = "exports" if options.exports else "models"
+    options.out = options.out or ROOT / "build" / f"conformance-{kind}.json"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.conformance.family", "dynamo_onnx.backend.dynamo"])
     names = iter([n for n in FAMILIES if re.search(options.families, n)])
@@ -86,7 +89,7 @@ def main() -> int:
                 name = next(names, None)
             if name is None:
                 return
-            result = in_process(name, options.limit)
+            result = in_process(name, options.limit, exports=options.exports)
             with lock:
                 results[name] = result
                 ran.append(name)
@@ -100,7 +103,8 @@ def main() -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     if options.docs:
-        (ROOT / "docs" / "models.md").write_text(page(results))
+        make = exports_page if options.exports else page
+        (ROOT / "docs" / f"{kind}.md").write_text(make(results))
     return 1 if any(is_bad(results[name]) for name in ran) else 0
 
 
@@ -111,6 +115,8 @@ def _line(name: str, result: dict[str, Any]) -> str:
     for cache, generated in result.get("generate", {}).items():
         compilations = [generated.get(b) for b in ("aot_eager", "onnx")]
         said.append(f"{cache} {generated['outcome']} {compilations} {generated.get('detail', '')}")
+    exports = {n: c for n, c in result.items() if n.endswith(("static", "dynamic"))}
+    said += [f"{n} {c['outcome']} {c.get('detail', '')}" for n, c in exports.items()]
     said += [result.get("detail", ""), *result.get("reasons", {})]
     return " | ".join(s for s in said if s)
 

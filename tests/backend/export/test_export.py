@@ -179,6 +179,36 @@ def test_tied_weights_are_one_initializer() -> None:
     close(run(program, {"x": x}), [model(x)])
 
 
+def test_a_function_may_compute_nothing() -> None:
+    x = torch.rand(2)
+    close(run(export(lambda x: x, (x,)), {"x": x}), [x])
+    close(export(lambda x: (x, "text", 3), (x,))(x), [x, torch.tensor(3)])
+
+
+def test_products_of_transposed_matrices_are_spelled_out() -> None:
+    def scores(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return (q @ k.transpose(-1, -2)) * 0.125
+
+    q, k = torch.rand(2, 3, 4), torch.rand(2, 5, 4)
+    program = export(scores, (q, k), verify=True)
+    assert {n.domain for n in program.model.graph.all_nodes()} == {""}
+    assert list(program.model.opset_imports) == [""]
+    close(run(program, {"q": q, "k": k}), [scores(q, k)])
+
+
+def test_patterns_are_kept_without_optimizing() -> None:
+    def gelu(x: torch.Tensor) -> torch.Tensor:
+        return 0.5 * x * (1 + torch.tanh(0.7978845608 * (x + 0.044715 * x**3)))
+
+    x = torch.randn(5)
+    ops = [
+        [n.op_type for n in export(gelu, (x,), optimize=optimize, verify=True).model.graph]
+        for optimize in (True, False)
+    ]
+    assert ops[0] == ["Gelu"]
+    assert "Tanh" in ops[1]
+
+
 def test_an_integer_argument_of_varying_value() -> None:
     def repeated(x: torch.Tensor, n: int) -> torch.Tensor:
         return x.expand(n, -1) * n
