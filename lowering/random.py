@@ -102,7 +102,7 @@ def native_dropout(cx: Rule, input: Value, p: float, train: bool | None) -> tupl
         return cx.op.Mul(input, cx.const(0, cx.out.dtype)), cx.zeros(dims, torch.bool)
     kept: Value = cx.op.GreaterOrEqual(_uniform(cx, dims), cx.const(p, torch.float32))
     scaled = cx.op.Mul(input, cx.const(1 / (1 - p), cx.out.dtype))
-    return cx.op.Where(kept, scaled, cx.const(0, cx.out.dtype)), kept
+    return cx.op.Mul(scaled, cx.cast(kept, cx.out.dtype)), kept  # inf * 0 is NaN, as in eager
 
 
 def normal_functional(

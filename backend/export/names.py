@@ -85,7 +85,7 @@ def rename_dims(
         for axis, name in axes.items():
             dim = None if value.shape is None else value.shape[axis]
             if isinstance(dim, ir.SymbolicDim) and dim.value and dim.value.isidentifier():
-                symbols.setdefault(dim.value, name)
+                symbols.setdefault(dim.value, _unlike(name, symbols))
     if not symbols:
         return
     for value in _values(model.graph):
@@ -93,6 +93,14 @@ def rename_dims(
             value.shape = ir.Shape(
                 [d if isinstance(d, int) else _renamed(d, symbols) for d in value.shape]
             )
+
+
+def _unlike(name: str, symbols: Mapping[str, str]) -> str:
+    """The name, numbered where another symbol has it: onnxruntime takes one name for one size."""
+    taken = {*symbols.values()}
+    return next(
+        n for i in range(len(taken) + 1) if (n := f"{name}_{i}" if i else name) not in taken
+    )
 
 
 def _renamed(dim: ir.SymbolicDim, symbols: Mapping[str, str]) -> ir.SymbolicDim:

@@ -115,6 +115,17 @@ def test_dimensions_of_nested_inputs_have_names_too() -> None:
     assert sorted(str(total).split("+")) == ["a", "b", "c"]
 
 
+def test_sizes_that_differ_have_two_names_whatever_they_were_given() -> None:
+    def both(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x * 2, y * 3
+
+    shapes = ({0: "n"}, {0: "n"})
+    program = export(both, (torch.rand(2), torch.rand(3)), dynamic_shapes=shapes)
+    assert [str((v.shape or [])[0]) for v in program.model.graph.inputs] == ["n", "n_1"]
+    x, y = torch.rand(5), torch.rand(9)
+    close(run(program, {"x": x, "y": y}), both(x, y))
+
+
 def test_inputs_and_outputs_take_the_names_given() -> None:
     x = ids(2, 3)
     given = {"input_names": ["tokens"], "output_names": ["v3", "features"]}

@@ -85,3 +85,14 @@ def test_dropout_keeps_and_scales() -> None:
     kept = found != 0
     torch.testing.assert_close(found[kept], x[kept] / 0.75)
     assert 650 < int(kept.sum()) < 850
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0])
+def test_what_is_dropped_is_multiplied_by_zero_as_in_eager(p: float) -> None:
+    def dropped(x: Tensor) -> Tensor:
+        return functional.dropout(x, p, training=True)
+
+    x = torch.full((64,), torch.inf)
+    for found in (dropped(x), export(dropped, (x,))(x)[0]):
+        assert found.isnan().any()
+        assert not (found == 0).any()
