@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import types
 import weakref
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch.fx
 from torch._C import DispatchKey  # 2.11-2.13
 from torch._decomp import core_aten_decompositions, decomposition_table  # 2.11-2.13
 from torch._decomp.decompositions import upsample_compute_output_size  # 2.11-2.13
+from torch._dispatch.python import enable_python_dispatcher  # 2.11-2.13
 from torch._dynamo.backends.common import aot_autograd  # 2.11-2.13
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list  # 2.11-2.13
 from torch._dynamo.exc import ShortenTraceback  # 2.11-2.13
@@ -29,6 +30,7 @@ from torch._guards import CompileContext, TracingContext  # 2.11-2.13
 from torch._ops import OpOverload, OpOverloadPacket  # 2.11-2.13
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # 2.11-2.13
 from torch.export import default_decompositions
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.graph import _BoxedCodeGen  # 2.11-2.13
 from torch.utils import _pytree as pytree  # 2.11-2.13: what torch.export's trees are made of
@@ -55,9 +57,11 @@ __all__ = [
     "guards_text",
     "input_source",
     "interpolation_whole",
+    "is_composite",
     "offset_outputs",
     "pytree",
     "real_tensors",
+    "traced",
     "translated_code",
     "translating_backend",
     "user_facing",
@@ -302,6 +306,23 @@ def _sized(vec: OpOverload, default: OpOverload) -> Callable[..., Any]:
         return default(image, size, *align_corners, *(factors or [None] * len(size)))
 
     return kernel
+
+
+def is_composite(op: OpOverload) -> bool:
+    """Is it made of others above autograd, so that no captured frame has it? 2.11-2.13."""
+    return op._can_decompose()  # noqa: SLF001
+
+
+def traced(
+    call: Callable[..., object],
+    values: Sequence[object],
+    table: Mapping[Any, Callable[..., Any]],
+    mode: FakeTensorMode,
+) -> torch.fx.Graph:
+    """What a function does on fake tensors and sizes, by the decompositions of the table."""
+    with mode, enable_python_dispatcher(), torch.no_grad():
+        made = make_fx(call, dict(table), "real")(*values)
+    return made.graph
 
 
 def real_tensors() -> contextlib.AbstractContextManager[object]:

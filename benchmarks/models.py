@@ -120,6 +120,23 @@ def _llama(batch: int, *, small: bool) -> Example:
     return Example(LlamaForCausalLM(config), {"input_ids": ids})
 
 
+def large_llama(batch: int, *, small: bool) -> Example:
+    """1.3 thousand million parameters, 5.2 GB."""
+    if small:
+        return _llama(batch, small=True)
+    config = LlamaConfig(
+        vocab_size=32000,
+        hidden_size=2048,
+        intermediate_size=5632,
+        num_hidden_layers=28,
+        num_attention_heads=32,
+        num_key_value_heads=4,
+        use_cache=False,
+        tie_word_embeddings=True,
+    )
+    return Example(LlamaForCausalLM(config), {"input_ids": _tokens(batch, 128, config.vocab_size)})
+
+
 def _vit(batch: int, *, small: bool) -> Example:
     shrunk: dict[str, Any] = (
         dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)

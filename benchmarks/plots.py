@@ -21,6 +21,9 @@ COLOURS = {  # Okabe and Ito's, which the colour-blind can tell apart
     "onnx int4": "#009E73",
     "raw": "#999999",
     "bare": "#999999",
+    "torch.onnx": "#E69F00",
+    "dynamo_onnx": "#0072B2",
+    "dynamo_onnx fake": "#56B4E9",
 }
 LEGEND = {
     "onnx": "onnx (this project)",

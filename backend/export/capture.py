@@ -1,4 +1,4 @@
-"""From a model to an `ExportedProgram` of operators that have rules."""
+"""From a model to an `ExportedProgram`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from ...lowering.registry import Registry
-from ..decompositions import DECOMPOSITIONS
-from ..torch_private import export_decompositions, interpolation_whole
 from .errors import OnnxExporterError
 from .objects import register_objects
 from .stages import Stages
@@ -62,7 +59,7 @@ def capture(
         # Results must be known before they are taken apart.
         hook = module.register_forward_hook(_register_results)
         try:
-            with stages.stage(strategy):
+            with stages.stage(strategy), torch.no_grad():
                 return torch.export.export(
                     module,
                     tuple(args),
@@ -90,10 +87,3 @@ def _register_results(_module: object, _args: object, results: object) -> None:
 def _first_lines(error: Exception) -> str:
     text = str(error).strip().split("\n\n")[0].replace("\n", "\n    ")
     return f"{type(error).__name__}: {text}"
-
-
-def decomposed(program: ExportedProgram, registry: Registry) -> ExportedProgram:
-    """The program in the operators that a captured frame has: as AOTAutograd leaves them to us."""
-    table = export_decompositions(registry.__contains__, DECOMPOSITIONS)
-    with interpolation_whole(registry.__contains__):
-        return program.run_decompositions(table)

@@ -11,7 +11,6 @@ import onnx_ir as ir
 import torch
 import torch.fx
 from onnx_ir.tensor_adapters import TorchTensor
-from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
@@ -27,6 +26,7 @@ from ...runtime.program import Program
 from ..options import DEFAULT_OPSET, NEWEST_OPSET
 from ..partition import is_operator, partition
 from ..torch_private import FakeTensor
+from .decompose import Decomposed
 from .standard import spell_out
 
 _PROVIDERS = ("CPUExecutionProvider",)
@@ -58,7 +58,7 @@ class Converted:
 
 
 def convert(
-    program: ExportedProgram, registry: Registry, opset: int | None, *, fused: bool
+    program: Decomposed, registry: Registry, opset: int | None, *, fused: bool
 ) -> Converted:
     """The model of a decomposed program: its weights by name, inputs and outputs by torch's names.
 
@@ -105,12 +105,12 @@ def _first_opset(region: Region) -> int:
     return random.NEWEST_OPSET if draws else DEFAULT_OPSET
 
 
-def _keep_user_outputs(program: ExportedProgram, graph: torch.fx.Graph) -> None:
+def _keep_user_outputs(program: Decomposed, graph: torch.fx.Graph) -> None:
     """Return what the user's function returns: numbers as tensors, without None and text."""
     (output,) = graph.find_nodes(op="output")
     kept: list[object] = []
     with graph.inserting_before(output):
-        for spec, value in zip(program.graph_signature.output_specs, output.args[0], strict=True):
+        for spec, value in zip(program.signature.output_specs, output.args[0], strict=True):
             is_value = isinstance(value, (torch.fx.Node, bool, int, float))
             if spec.kind is OutputKind.USER_OUTPUT and is_value:
                 is_tensor = isinstance(value, torch.fx.Node) and not is_symbolic(value)
@@ -179,7 +179,7 @@ class _Ports:
 
     def __init__(
         self,
-        program: ExportedProgram,
+        program: Decomposed,
         placeholders: Sequence[torch.fx.Node],
         region: Region,
         lowered: Program,
@@ -194,7 +194,7 @@ class _Ports:
         self._taken: set[str] = set()
         inputs: list[ir.Value] = []
         self.tensors: list[ir.Value] = []
-        specs = program.graph_signature.input_specs
+        specs = program.signature.input_specs
         for node, spec in zip(placeholders, specs, strict=True):
             if spec.kind is not InputKind.USER_INPUT:
                 if spec.target is not None and (node in given or node.users):
@@ -286,9 +286,7 @@ class _Ports:
         self._graph.register_initializer(own)
 
     def _tensor(self, name: str) -> torch.Tensor:
-        found = self._program.state_dict.get(name)
-        if found is None:
-            found = self._program.constants[name]
+        found = self._program.tensors[name]
         assert isinstance(found, torch.Tensor), name
         return found
 

@@ -20,8 +20,9 @@ from ...runtime.errors import OptionError
 from ..dump import write_atomically
 from ..options import NEWEST_OPSET, check_writable
 from ..torch_private import OpOverload, OpOverloadPacket
-from .capture import capture, decomposed
+from .capture import capture
 from .convert import NotConvertibleError, convert
+from .decompose import decomposed
 from .errors import OnnxExporterError
 from .names import as_export_takes, named_dims, rename_dims, rename_ports
 from .program import ONNXProgram
@@ -60,7 +61,7 @@ def export(
     alone (`{"x": {0: "batch"}}`). With `f` the program is saved there, its weights beside it unless
     `external_data=False`. `custom_translation_table` has a rule or an onnxscript function per
     overload, in the place of ours. `optimize=False` keeps patterns as the nodes they were. `verify`
-    runs the program in onnxruntime on the example inputs and compares.
+    runs the program in onnxruntime on the example inputs and compares with the model itself.
 
     Into `artifacts_dir` go, also when the export fails, a `report` in markdown, one in SARIF
     (`sarif_report`) and the `ExportedProgram` (`dump_exported_program`, a `.pt2`). With a report
@@ -95,7 +96,7 @@ def export(
         record.result = converted.model
         made = ONNXProgram(converted.model, exported)
         if verify or report:
-            _check(made, exported, args, kwargs, stages)
+            _check(made, model, exported, args, kwargs, stages)
         if f is not None:
             with stages.stage("saving"):
                 _save(
@@ -118,6 +119,7 @@ def export(
 
 def _check(
     program: torch.onnx.ONNXProgram,
+    model: torch.nn.Module | Callable[..., Any] | ExportedProgram,
     exported: ExportedProgram,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
@@ -127,11 +129,11 @@ def _check(
     with stages.stage("model check by onnx.checker"):
         onnx.checker.check_model(program.model_proto)
     with stages.stage("run in PyTorch"):
-        wanted = expected(exported, args, kwargs)
+        wanted = expected(model, args, kwargs)
     with stages.stage("run in onnxruntime"):
         found = computed(program, args, kwargs)
     with stages.stage("comparison"):
-        compare(program, found, wanted)
+        compare(program, found, wanted, lambda: expected(exported, args, kwargs))
 
 
 class _Artifacts:

@@ -94,18 +94,22 @@ def main() -> int:
                 results[name] = result
                 ran.append(name)
                 print(_line(name, result), flush=True)
+                _write(options.out, results)
 
     threads = [threading.Thread(target=drive) for _ in range(options.workers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     if options.docs:
         make = exports_page if options.exports else page
         (ROOT / "docs" / f"{kind}.md").write_text(make(results))
     return 1 if any(is_bad(results[name]) for name in ran) else 0
+
+
+def _write(path: Path, results: dict[str, dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
 def _line(name: str, result: dict[str, Any]) -> str:

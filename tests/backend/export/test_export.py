@@ -13,6 +13,7 @@ import pytest
 import torch
 from onnxscript import FLOAT, script
 from onnxscript import opset18 as op18
+from torch import Tensor, nn
 from torch.export import Dim
 
 import dynamo_onnx
@@ -329,3 +330,38 @@ def test_a_dynamic_size_where_onnx_has_a_number_is_refused() -> None:
     with pytest.raises(OnnxExporterError, match=r"stride of .* depends on a dynamic size"):
         export(strided, (x, w, 2), dynamic_shapes=(None, None, Dim.DYNAMIC))
     close(export(strided, (x, w, 2))(x, w, 2), [strided(x, w, 2)])
+
+
+class AsksWhetherItIsExported(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if torch.compiler.is_exporting() else x * 3
+
+
+def test_verify_tells_when_torch_export_captured_something_else() -> None:
+    with pytest.raises(OnnxExporterError, match=r"torch\.export captured differs from the model"):
+        export(AsksWhetherItIsExported(), (torch.rand(3),), verify=True)
+
+
+class CountsItsCalls(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.norm(x.add_(1))
+
+
+def test_verify_leaves_inputs_buffers_and_the_generator_as_they_were() -> None:
+    model, x = CountsItsCalls(), torch.rand(3, 4)
+    kept = x.clone()
+    before = {name: b.clone() for name, b in model.named_buffers()}
+    torch.manual_seed(0)
+    wanted = torch.rand(2)
+    torch.manual_seed(0)
+    export(model, (x,), verify=True)
+    assert torch.equal(torch.rand(2), wanted)
+    assert torch.equal(x, kept)
+    for name, b in model.named_buffers():
+        assert torch.equal(b, before[name]), name
