@@ -33,6 +33,7 @@ from torch.export import default_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.graph import _BoxedCodeGen  # 2.11-2.13
+from torch.multiprocessing.reductions import StorageWeakRef  # 2.11-2.13
 from torch.utils import _pytree as pytree  # 2.11-2.13: what torch.export's trees are made of
 from torch.utils._python_dispatch import _disable_current_modes  # 2.11-2.13
 
@@ -61,6 +62,7 @@ __all__ = [
     "offset_outputs",
     "pytree",
     "real_tensors",
+    "storage_of",
     "traced",
     "translated_code",
     "translating_backend",
@@ -323,6 +325,11 @@ def traced(
     with mode, enable_python_dispatcher(), torch.no_grad():
         made = make_fx(call, dict(table), "real")(*values)
     return made.graph
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """What tensors have in common that share memory, fake ones as well. 2.11-2.13."""
+    return StorageWeakRef(tensor.untyped_storage()).cdata
 
 
 def real_tensors() -> contextlib.AbstractContextManager[object]:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 import torch.fx
 from onnx_ir.tensor_adapters import TorchTensor
-from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec, OutputKind
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from ...lowering import dtypes, random
@@ -25,8 +25,10 @@ from ...runtime.kernels import kernel_table
 from ...runtime.program import Program
 from ..options import DEFAULT_OPSET, NEWEST_OPSET
 from ..partition import is_operator, partition
-from ..torch_private import FakeTensor
+from ..torch_private import FakeTensor, storage_of
 from .decompose import Decomposed
+from .fake import known_value
+from .program import OTHER_NAMES
 from .standard import spell_out
 
 _PROVIDERS = ("CPUExecutionProvider",)
@@ -198,12 +200,14 @@ class _Ports:
         for node, spec in zip(placeholders, specs, strict=True):
             if spec.kind is not InputKind.USER_INPUT:
                 if spec.target is not None and (node in given or node.users):
-                    self._weight(node, spec.target, given.get(node))
+                    tensor = self._tensor(spec.target, in_state=_in_state_dict(spec))
+                    self._weight(node, spec.target, tensor, given.get(node))
             elif not isinstance(spec.arg, ConstantArgument):
                 inputs.append(self._input(node, given.get(node)))
                 if isinstance(node.meta["val"], torch.Tensor):
                     self.tensors.append(inputs[-1])
         self._graph.inputs[:] = inputs
+        self._note_ties()
         self._name_others()
 
     def model(self, results: Sequence[torch.fx.Node]) -> ir.Model:
@@ -265,9 +269,10 @@ class _Ports:
         node.outputs[0].shape = value.shape
         self._graph.insert_before(self._graph[0], node)
 
-    def _weight(self, node: torch.fx.Node, name: str, value: ir.Value | None) -> None:
+    def _weight(
+        self, node: torch.fx.Node, name: str, tensor: torch.Tensor, value: ir.Value | None
+    ) -> None:
         """An initializer under the name in the state dict; tied ones are one."""
-        tensor = self._tensor(name)
         own = self._weights.get(key := _memory(tensor, name))
         if own is not None:
             if value is not None:
@@ -285,10 +290,21 @@ class _Ports:
             self._graph.inputs.remove(value)
         self._graph.register_initializer(own)
 
-    def _tensor(self, name: str) -> torch.Tensor:
+    def _tensor(self, name: str, *, in_state: bool) -> torch.Tensor:
         found = self._program.tensors[name]
         assert isinstance(found, torch.Tensor), name
+        if isinstance(found, FakeTensor) and not in_state:  # nobody could give it its values
+            known = known_value(found)
+            return found if known is None else known
         return found
+
+    def _note_ties(self) -> None:
+        """torch.export gives a weight that has several names one of them."""
+        for name, tensor in self._program.tensors.items():
+            if isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided:
+                own = self._weights.get(_memory(tensor, name))
+                if own is not None and own.name != name:
+                    own.meta.setdefault(OTHER_NAMES, []).append(name)
 
     def _name_others(self) -> None:
         """Values of the lowering's own, where a user's name is the same."""
@@ -312,8 +328,11 @@ def _value_of(tensor: torch.Tensor) -> ir.Value:
 
 def _memory(tensor: torch.Tensor, name: str) -> object:
     """What two names of one weight have in common."""
-    if isinstance(tensor, FakeTensor):
-        return id(tensor)
     if tensor.numel() == 0:
         return name
-    return (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+    place = (tensor.storage_offset(), tensor.dtype, tensor.shape, tensor.stride())
+    return (storage_of(tensor), *place)
+
+
+def _in_state_dict(spec: InputSpec) -> bool:
+    return spec.kind is InputKind.PARAMETER or bool(spec.persistent)

@@ -16,6 +16,8 @@ from ...runtime.errors import OptionError
 from ..torch_private import FakeTensor
 from .errors import OnnxExporterError
 
+OTHER_NAMES = "names of the same weight"  # in an initializer's `meta`
+
 Weights: TypeAlias = "Mapping[str, torch.Tensor] | str | os.PathLike[str]"
 
 
@@ -33,7 +35,9 @@ class ONNXProgram(torch.onnx.ONNXProgram):
         no initializer has any of the names.
         """
         given = [state_dict] if isinstance(state_dict, (str, os.PathLike, Mapping)) else state_dict
-        initializers = self.model.graph.initializers
+        initializers = dict(self.model.graph.initializers)
+        for value in list(initializers.values()):
+            initializers |= dict.fromkeys(value.meta.get(OTHER_NAMES, ()), value)
         applied = 0
         for weights in cast("Sequence[Weights]", given):
             for name, tensor in _tensors(weights):

@@ -7,18 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from dynamo_onnx import OnnxExporterError, OptionError, enable_fake_mode, export
 
 
-class Model(torch.nn.Module):
+class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.embed = torch.nn.Embedding(10, 8)
-        self.linear = torch.nn.Linear(8, 4)
+        self.embed = nn.Embedding(10, 8)
+        self.linear = nn.Linear(8, 4)
         self.register_buffer("offset", torch.ones(4))
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+    def forward(self, ids: Tensor) -> Tensor:
         return self.linear(self.embed(ids)) + self.offset
 
 
@@ -85,3 +86,82 @@ def test_values_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     with pytest.raises(OptionError, match="cannot be read"):
         program.apply_weights(tmp_path / "x.safetensors")
+
+
+class Positions(nn.Module):
+    """A table of positions, as language models have it: in no state dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        frequencies = 1.0 / (10.0 ** (torch.arange(0, 4, dtype=torch.int64).float() / 4))
+        table = torch.outer(torch.arange(8).float(), frequencies)
+        table[0] = 7.0
+        table.t()[1].add_(1)
+        self.register_buffer("table", table, persistent=False)
+        self.register_buffer("mask", torch.ones(8, 8, dtype=torch.bool).tril(), persistent=False)
+        self.rates = [r.item() for r in torch.linspace(0, 1, 3)]
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = self.mask[: x.shape[0], : x.shape[0]].float()
+        return mask @ self.linear(x + self.table[: x.shape[0]]) * self.rates[1]
+
+
+def test_what_no_state_dict_has_is_computed_while_the_model_is_made() -> None:
+    real = Positions().eval()
+    with enable_fake_mode():
+        fake = Positions().eval()
+    program = export(fake, (torch.randn(3, 4),))
+    assert sorted(program.missing_weights()) == ["linear.bias", "linear.weight"]
+    program.apply_weights(real.state_dict())
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(program(x)[0], real(x))
+
+
+class Unknown(nn.Module):
+    """Buffers that cannot be known: random, uninitialised, overwritten by something unknown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight = torch.empty(4)
+        mixed = torch.zeros(2, 4)
+        mixed[1] = weight
+        scaled = torch.ones(4)
+        row = scaled[1:]
+        row.mul_(torch.rand(3))
+        self.weight = nn.Parameter(weight)
+        self.register_buffer("noise", torch.randn(4), persistent=False)
+        self.register_buffer("mixed", mixed, persistent=False)
+        self.register_buffer("scaled", scaled, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight + self.noise + self.mixed.sum(0) + self.scaled
+
+
+def test_what_depends_on_something_unknown_is_missing() -> None:
+    with enable_fake_mode():
+        fake = Unknown()
+    program = export(fake, (torch.randn(4),))
+    assert sorted(program.missing_weights()) == ["mixed", "noise", "scaled", "weight"]
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(8, 4)
+        self.head = nn.Linear(4, 8, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.embed(ids))
+
+
+@pytest.mark.parametrize("name", ["embed.weight", "head.weight"])
+def test_tied_weights_are_one_and_known_by_each_name(name: str) -> None:
+    real = Tied().eval()
+    with enable_fake_mode():
+        fake = Tied().eval()
+    program = export(fake, (IDS,))
+    assert len(program.missing_weights()) == 1
+    program.apply_weights({name: real.embed.weight})
+    torch.testing.assert_close(program(IDS)[0], real(IDS))
