@@ -22,7 +22,19 @@ def dim_of(size: int | torch.SymInt) -> Dim:
     """The dim behind a size, without guarding on it."""
     if isinstance(size, int):
         return size
-    return simplify(size.node.expr)
+    return simplify(expression(size))
+
+
+def expression(value: torch.SymInt | torch.SymBool) -> Any:  # noqa: ANN401 - a sympy Expr, or Boolean
+    """The expression behind a size or a condition on sizes, without guarding on it.
+
+    A symbol that torch knows to be one number is that number: with deferred asserts,
+    `torch.export` leaves a size that the model fixes as a symbol of the range [3, 3].
+    """
+    expr, ranges = value.node.expr, value.node.shape_env.var_to_range
+    known = ((symbol, ranges.get(symbol)) for symbol in expr.free_symbols)
+    fixed = {symbol: r.lower for symbol, r in known if r is not None and r.lower == r.upper}
+    return expr.xreplace(fixed) if fixed else expr
 
 
 def dims_of(shape: Iterable[int | torch.SymInt]) -> Dims:

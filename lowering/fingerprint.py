@@ -11,7 +11,7 @@ import torch
 import torch.fx
 
 from .dims import SymbolNames, dim_of, dims_of
-from .region import Region, constant_tensor, inner_graph
+from .region import Region, constant_tensor, inner_graph, items
 from .registry import Registry
 
 FORMAT = 1
@@ -38,6 +38,7 @@ def fingerprint_entries(
     for index, node in enumerate(region.inputs):
         numbers[node] = f"%in{index}"
         inputs.append(_describe(node.meta["val"], names, strides=False))
+        inputs += _items(node, names)
     constants = hashlib.sha256()
     lines = _lines(region.nodes, numbers, names, constants)
     outputs = [
@@ -112,8 +113,13 @@ def _lines(
             result = _describe(node.meta["val"], names, strides=False)
             line = f"{node.target}{args}{kwargs}->{result}"
         numbers[node] = f"%{len(numbers)}"
-        lines.append(line)
+        lines += [line, *_items(node, names)]
     return lines
+
+
+def _items(node: torch.fx.Node, names: SymbolNames) -> list[str]:
+    """The sizes that are the element of this tensor."""
+    return [f"its item is {names.canonical(dim)}" for dim in items(node)]
 
 
 def _text(arg: object, numbers: dict[torch.fx.Node, str], names: SymbolNames) -> str:

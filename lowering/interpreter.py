@@ -16,7 +16,8 @@ from ..runtime.errors import DynamoOnnxError, LoweringError, Reason, ReasonKind
 from ..runtime.program import Kernels, OutputLayout, Program, TensorSpec
 from . import dtypes
 from .builder import Builder
-from .dims import dim_of, dims_of, text
+from .dims import dim_of, dims_of, expression, text
+from .floats import Floats
 from .layout import output_layout
 from .passes import run_passes
 from .region import (
@@ -24,6 +25,7 @@ from .region import (
     constant_tensor,
     inner_graph,
     is_symbolic,
+    items,
     location,
     source_line,
     tensors,
@@ -97,13 +99,17 @@ class _Interpreter:
         self.builder = builder
         self.cx = Rule(builder, self._inline)
         self.env: dict[torch.fx.Node, Result] = {}
+        self.floats = Floats(builder, self.env.get)
         self.refusals: list[Refusal] = []
 
     def run(self, region: Region, kernels: Kernels, fingerprint: str, name: str) -> Lowered:
         inputs = [self._input(node, index) for index, node in enumerate(region.inputs)]
+        for node in region.inputs:
+            self._offer_items(node)
         for node in region.nodes:
             try:
                 self.env[node] = self._lower(node)
+                self._offer_items(node)
             except NeedsOpset as declined:
                 self._refuse(Refusal(node, declined.reason, opset=declined.opset))
             except Declined as declined:
@@ -148,6 +154,13 @@ class _Interpreter:
         value = self.builder.input(name, dtypes.TO_ONNX[val.dtype], dims)
         self.env[node] = value
         return value
+
+    def _offer_items(self, node: torch.fx.Node) -> None:
+        """Sizes that the graph reads off this tensor are its element."""
+        value = self.env.get(node)
+        if isinstance(value, Value):
+            for dim in items(node):
+                self.builder.sizes.offer(dim, value)
 
     def _lower(self, node: torch.fx.Node) -> Result:
         if node.op == "get_attr":
@@ -218,7 +231,7 @@ class _Interpreter:
         if isinstance(arg, torch.fx.Node):
             val = arg.meta.get("val")
             if isinstance(val, torch.SymBool):
-                return val.node.expr
+                return expression(val)
             graph = inner_graph(arg)
             if graph is not None:
                 return graph
@@ -243,6 +256,8 @@ class _Interpreter:
             val = arg.meta.get("val")
             if isinstance(val, (torch.SymInt, int)) and not isinstance(val, bool):
                 return dim_of(val)
+            if isinstance(val, torch.SymFloat):
+                return self.floats.value(arg)
             if arg not in self.env:
                 kind = type(val).__name__
                 raise Declined(Reason(ReasonKind.SYMBOLIC, f"takes a {kind} computed at run time"))

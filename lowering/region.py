@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import linecache
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 import torch.fx
 
+from .dims import Dim, dim_of, dims_of
+
 SMALL_CONSTANT_ELEMENTS = 1024
+# What reads a number off a tensor of one element.
+READS_ITEM = (
+    torch.ops.aten.item.default,
+    torch.ops.aten._local_scalar_dense.default,  # noqa: SLF001 - its name
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +28,41 @@ class Region:
     nodes: tuple[torch.fx.Node, ...]
     inputs: tuple[torch.fx.Node, ...]
     outputs: tuple[torch.fx.Node, ...]
+
+
+def items(node: torch.fx.Node) -> Iterator[Dim]:
+    """The sizes that the graph reads off this tensor of one element: `n.item()`."""
+    for user in node.users:
+        val = user.meta.get("val")
+        if user.target in READS_ITEM and isinstance(val, torch.SymInt):
+            yield dim_of(val)
+
+
+def whole(graph: torch.fx.Graph) -> Region:
+    """All of a graph, for a model: nobody outside of it computes sizes and floats.
+
+    Tensors of which it reads the sizes alone are inputs too. Sizes are where no tensor has them.
+    """
+    computing = [n for n in graph.nodes if n.op == "call_function" and not is_symbolic(n)]
+    read = {source for node in computing for source in node.all_input_nodes}
+    constants = [n for n in graph.nodes if n in read and constant_tensor(n) is not None]
+    inside = {*constants, *computing}
+    given = [n for n in graph.nodes if _is_given(n, read) and n not in inside]
+    known = {dim for tensor in tensors(given) for dim in dims_of(tensor.shape)}
+    inputs = [n for n in given if not is_symbolic(n) or dim_of(n.meta["val"]) not in known]
+    (output,) = graph.find_nodes(op="output")
+    returned = {n for n in output.all_input_nodes if isinstance(n.meta["val"], torch.Tensor)}
+    return Region(
+        (*constants, *computing), tuple(inputs), tuple(n for n in computing if n in returned)
+    )
+
+
+def _is_given(node: torch.fx.Node, read: Collection[torch.fx.Node]) -> bool:
+    if node.op == "get_attr":
+        return node in read and inner_graph(node) is None
+    if node.op != "placeholder" or all(user.op == "output" for user in node.users):
+        return False
+    return isinstance(node.meta["val"], (torch.Tensor, torch.SymInt))
 
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')

@@ -31,8 +31,8 @@ _DIM_OPS = {
 }
 
 
-_TO_INT = {"TruncToInt": None, "FloorToInt": "Floor", "CeilToInt": "Ceil"}
-_REAL_OPS = {"Mul": "Mul", "Add": "Add", "FloatTrueDiv": "Div"}
+_TO_INT = {"TruncToInt": None, "FloorToInt": "Floor", "CeilToInt": "Ceil", "RoundToInt": "Round"}
+_REAL_OPS = {"Mul": "Mul", "Add": "Add", "FloatTrueDiv": "Div", "FloatPow": "Pow"}
 
 
 class Sizes:
@@ -42,16 +42,21 @@ class Sizes:
         self._builder = builder
         self._sources: dict[Dim, tuple[Value, int]] = {}
         self._values: dict[Dim, Value] = {}
+        self._items: dict[Dim, Value] = {}
 
     @contextmanager
     def inside(self) -> Generator[None]:
         """While a body is made: what is learnt and computed in it is not known outside."""
-        outside = self._sources, self._values
-        self._sources, self._values = dict(self._sources), dict(self._values)
+        outside = self._sources, self._values, self._items
+        self._sources, self._values, self._items = (
+            dict(self._sources),
+            dict(self._values),
+            dict(self._items),
+        )
         try:
             yield
         finally:
-            self._sources, self._values = outside
+            self._sources, self._values, self._items = outside
 
     def learn(self, value: Value) -> None:
         """Let shape arithmetic read the symbolic dims of this value."""
@@ -63,9 +68,15 @@ class Sizes:
         """`value` (int64 [1]) holds this dim."""
         self._values[dim] = value
 
+    def offer(self, dim: Dim, value: Value) -> None:
+        """The only element of `value`, integer [1...], is this dim."""
+        self._items.setdefault(dim, value)
+
     def knows(self, dim: Dim) -> bool:
         """Can the dim be computed in the graph?"""
-        if isinstance(dim, int) or dim in self._values or dim in self._sources:
+        if isinstance(dim, int) or any(
+            dim in found for found in (self._values, self._sources, self._items)
+        ):
             return True
         if type(dim).__name__ in _TO_INT:
             return self._knows_real(dim.args[0])
@@ -108,6 +119,9 @@ class Sizes:
             (out,) = self._builder.emit("", "Shape", [value], {"start": axis, "end": axis + 1})
             out.dims = (1,)
             return out
+        if dim in self._items:
+            item = self._builder.reshape(self._items[dim], (1,))
+            return self._builder.cast(item, ir.DataType.INT64)
         if type(dim).__name__ in _TO_INT and self.knows(dim):
             return self._whole(dim)
         args = [self.dim(simplify(a)) for a in dim.args] if self.knows(dim) else []
@@ -148,8 +162,10 @@ class Sizes:
         if isinstance(expr, (sympy.Float, sympy.Integer)):
             return True
         kind = type(expr).__name__
-        if kind == "ToFloat":
-            return self.knows(simplify(expr.args[0]))
+        if kind in ("ToFloat", "IntTrueDiv"):
+            return all(self.knows(simplify(a)) for a in expr.args)
+        if kind == "OpaqueUnaryFn_sqrt":
+            return self._knows_real(expr.args[0])
         return kind in _REAL_OPS and len(expr.args) == 2 and all(map(self._knows_real, expr.args))
 
     def _whole(self, dim: sympy.Expr) -> Value:
@@ -169,7 +185,13 @@ class Sizes:
         kind = type(expr).__name__
         if kind == "ToFloat":
             return self._builder.cast(self.dim(simplify(expr.args[0])), ir.DataType.DOUBLE)
-        a, b = map(self._real, expr.args)
-        (out,) = self._builder.emit("", _REAL_OPS[kind], [a, b], {})
+        if kind == "OpaqueUnaryFn_sqrt":
+            (out,) = self._builder.emit("", "Sqrt", [self._real(expr.args[0])], {})
+        elif kind == "IntTrueDiv":
+            sizes = [self.dim(simplify(a)) for a in expr.args]
+            reals = [self._builder.cast(size, ir.DataType.DOUBLE) for size in sizes]
+            (out,) = self._builder.emit("", "Div", reals, {})
+        else:
+            (out,) = self._builder.emit("", _REAL_OPS[kind], [*map(self._real, expr.args)], {})
         out.dims = (1,)
         return out

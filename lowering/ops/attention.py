@@ -131,6 +131,11 @@ def attend(
         mask = cx.expand(mask, (*mask.known_dims[:-2], *rows))
     if cx.out.dtype is torch.float64:
         return _composed(cx, query, key, value, mask, is_causal, scale)
+    if not cx.has_kernel("Attention", T1=torch.float32, T2=torch.float32):
+        q, k, v = (cx.cast(x, torch.float32) for x in (query, key, value))
+        if mask is not None and mask.elem != ir.DataType.BOOL:
+            mask = cx.cast(mask, torch.float32)
+        return cx.cast(_composed(cx, q, k, v, mask, is_causal, scale), cx.out.dtype)
     key, value = _ungrouped(cx, key, value)
     if mask is not None and mask.elem != ir.DataType.BOOL:
         mask = _above_lowest(cx, cx.cast(mask, torch.float32))
@@ -240,10 +245,10 @@ def _composed(
     is_causal: bool,
     scale: float | None,
 ) -> Value:
-    """The same in float64, for which Attention has no kernel."""
-    dtype = cx.out.dtype
+    """The same where Attention has no kernel: in float64, and before opset 23."""
+    dtype = cx.dtype(query)
     if query.known_dims[1] != key.known_dims[1]:
-        cx.decline("attention in float64 with fewer heads of keys than of queries")
+        cx.decline("composed attention with fewer heads of keys than of queries")
     rows, columns = query.known_dims[-2], key.known_dims[-2]
     query, factor = _scaled(cx, query, scale)
     scores = cx.op.MatMul(query, cx.transpose(key, (0, 1, 3, 2)))

@@ -70,14 +70,15 @@ def rms_norm(
     """input [*B, *N], weight [*N] -> y [*B, *N]; rstd [*B, 1…] is composed when it is used.
 
     Without an eps ATen takes the machine epsilon of the dtype that it computes in, which is
-    float32 for the 16-bit floats.
+    float32 for the 16-bit floats. Before opset 23 ONNX has no node for it.
     Ref: https://onnx.ai/onnx/operators/onnx__RMSNormalization.html
     """
     size, rank = tuple(normalized_shape), len(normalized_shape)
     dtype = torch.float64 if cx.out.dtype is torch.float64 else torch.float32
     if eps is None:
         eps = torch.finfo(dtype).eps
-    if dtype is torch.float64 or used(cx, 1):
+    has_kernel = cx.has_kernel("RMSNormalization", T=torch.float32, V=torch.float32)
+    if dtype is torch.float64 or used(cx, 1) or not has_kernel:
         x = cx.cast(input, dtype)
         axes = cx.ints(list(range(input.rank - rank, input.rank)))
         square = cx.op.ReduceMean(cx.op.Mul(x, x), axes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import sympy
 import torch
 
 from ..dims import Dim, Dims, simplify
@@ -50,7 +51,6 @@ def _pads(pad: Sequence[Dim], rank: int) -> tuple[list[Dim], list[Dim]]:
     aten.reflection_pad1d.default,
     aten.reflection_pad2d.default,
     aten.reflection_pad3d.default,
-    numbers=("padding",),
 )
 def reflection_pad(cx: Rule, self: Value, padding: Sequence[Dim]) -> Value:
     """self [*B, *D] -> [*B, *D + before + after], mirrored at the edge, which is not repeated."""
@@ -61,7 +61,6 @@ def reflection_pad(cx: Rule, self: Value, padding: Sequence[Dim]) -> Value:
     aten.replication_pad1d.default,
     aten.replication_pad2d.default,
     aten.replication_pad3d.default,
-    numbers=("padding",),
 )
 def replication_pad(cx: Rule, self: Value, padding: Sequence[Dim]) -> Value:
     """self [*B, *D] -> [*B, *D + before + after], repeating the edge."""
@@ -72,16 +71,21 @@ def _pad_from_edge(cx: Rule, value: Value, padding: Sequence[Dim], mode: str) ->
     """Negative pads cut off after padding, as torch does: the cut rows are still mirrored."""
     befores, afters = _pads(padding, value.rank)
     sizes: Dims = value.known_dims
-    if any(not isinstance(p, int) for p in padding):
-        cx.decline("padding by a symbolic number of elements")
-    grow = [max(p, 0) for p in (*befores, *afters)]
-    out = cx.op.Pad(value, cx.ints(grow), mode=mode) if any(grow) else value
-    dims = [d + max(b, 0) + max(a, 0) for d, b, a in zip(sizes, befores, afters, strict=True)]
+    grow = [_at_least_0(p) for p in (*befores, *afters)]
+    out = cx.op.Pad(value, cx.ints(grow), mode=mode) if any(g != 0 for g in grow) else value
+    dims = [
+        simplify(d + _at_least_0(b) + _at_least_0(a))
+        for d, b, a in zip(sizes, befores, afters, strict=True)
+    ]
     for axis, (before, after) in enumerate(zip(befores, afters, strict=True)):
         out.dims = tuple(dims)
-        out = cx.slice(out, axis, max(-before, 0), dims[axis] - max(-after, 0))
-        dims[axis] = sizes[axis] + before + after
+        out = cx.slice(out, axis, _at_least_0(-before), simplify(dims[axis] - _at_least_0(-after)))
+        dims[axis] = simplify(sizes[axis] + before + after)
     return out
+
+
+def _at_least_0(count: Dim) -> Dim:
+    return max(count, 0) if isinstance(count, int) else simplify(sympy.Max(count, 0))
 
 
 @lowers(aten.diag_embed.default)

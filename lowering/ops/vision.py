@@ -7,9 +7,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import sympy
 import torch
 
-from ..dims import Dim, is_static
+from ..dims import Dim, simplify
 from ..registry import lowers
 from ..rule import Rule
 from ..value import Value
@@ -340,28 +341,34 @@ def im2col(
     Windows that touch without overlapping are a transpose, others are gathered axis by axis.
     """
     *batch, c, h, w = self.known_dims
-    if not is_static((h, w)):
-        cx.decline(f"im2col of an image of {h} x {w}, sizes known at run time only")
     n = len(batch)
-    x, last = self, n + 1
-    windows = []
-    for axis, (k, d, p, s) in enumerate(
-        zip(kernel_size, dilation, padding, stride, strict=True), start=n + 1
-    ):
-        size = int(self.known_dims[axis]) + 2 * p
-        count = (size - d * (k - 1) - 1) // s + 1
-        windows.append(np.arange(k)[:, None] * d + np.arange(count) * s)
+    x = self
     if any(padding):
         pads = [0] * (n + 1) + list(padding)
         x = cx.op.Pad(self, cx.ints(pads * 2))
-        x.dims = (*batch, c, *(int(v) + 2 * p for v, p in zip((h, w), padding, strict=True)))
-    for window in windows:
+        x.dims = (*batch, c, *(simplify(v + 2 * p) for v, p in zip((h, w), padding, strict=True)))
+    axis = n + 1
+    for k, d, step in zip(kernel_size, dilation, stride, strict=True):
         dims = x.known_dims
-        x = cx.op.Gather(x, cx.const(window, torch.int64), axis=last)
-        x.dims = (*dims[:last], *window.shape, *dims[last + 1 :])
-        last += 2
+        places, count = _windows(cx, dims[axis], k, d, step)
+        x = cx.op.Gather(x, places, axis=axis)
+        x.dims = (*dims[:axis], k, count, *dims[axis + 1 :])
+        axis += 2
     columns = cx.transpose(x, (*range(n + 1), n + 1, n + 3, n + 2, n + 4))
     return cx.reshape(columns, cx.out.dims)
+
+
+def _windows(cx: Rule, size: Dim, k: int, dilation: int, step: int) -> tuple[Value, Dim]:
+    """int64 [k, count]: the places of each window's elements, windows `step` apart; and `count`."""
+    within = np.arange(k)[:, None] * dilation
+    room = size - dilation * (k - 1)
+    if isinstance(room, int):
+        places = within + np.arange(0, room, step)
+        return cx.const(places, torch.int64), places.shape[1]
+    starts: Value = cx.op.Range(*(cx.scalar(v, torch.int64) for v in (0, room, step)))
+    count = sympy.Symbol(f"windows_{starts.name}", integer=True, positive=True)
+    starts.dims = (count,)
+    return cx.op.Add(starts, cx.const(within, torch.int64)), count
 
 
 @lowers(aten.col2im.default, numbers=WINDOW)

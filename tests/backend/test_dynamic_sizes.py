@@ -305,13 +305,21 @@ def pooled(x: torch.Tensor, n: int) -> torch.Tensor:
     return torch.nn.functional.max_pool2d(x, n, stride=1) - 1
 
 
-@pytest.mark.parametrize("fn", [convolved, padded, pooled])
+@pytest.mark.parametrize("fn", [convolved, pooled])
 def test_a_number_that_onnx_has_as_an_attribute_is_guarded_on(fn: Fn) -> None:
     ours = compiled(fn, dynamic=True)
     for size, n in ((12, 2), (12, 3), (11, 2), (9, 3)):
         x = torch.randn(2, 3, size, size)
         same(ours(x, n), fn(x, n))
     assert graphs(ours) == 2
+
+
+def test_an_amount_to_pad_by_is_no_attribute() -> None:
+    ours = compiled(padded, dynamic=True)
+    for size, n in ((12, 2), (12, 3), (11, 2), (9, 3)):
+        x = torch.randn(2, 3, size, size)
+        same(ours(x, n), padded(x, n))
+    assert graphs(ours) == 1
 
 
 def test_a_matrix_too_large_for_a_loop_compiles_again_for_eager() -> None:

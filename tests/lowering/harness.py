@@ -36,6 +36,7 @@ class Case:
     tolerance: float | None = None
     dynamic: bool = False
     max_nodes: int | None = None
+    opsets: tuple[int, int] = OPSETS
 
     def __str__(self) -> str:
         return self.name
@@ -59,7 +60,12 @@ def trace(fn: Callable[..., Any], *args: Any, dynamic: bool = False) -> torch.fx
     return gm
 
 
-def lower(fn: Callable[..., Any], *args: Any, dynamic: bool = False) -> Lowering:
+def lower(
+    fn: Callable[..., Any],
+    *args: Any,
+    dynamic: bool = False,
+    opsets: tuple[int, int] = OPSETS,
+) -> Lowering:
     """Lower fn as one region."""
     gm = trace(fn, *args, dynamic=dynamic)
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
@@ -82,7 +88,7 @@ def lower(fn: Callable[..., Any], *args: Any, dynamic: bool = False) -> Lowering
         region,
         registry=registry,
         kernels=partial(kernel_table, CPU),
-        opsets=OPSETS,
+        opsets=opsets,
         fingerprint="",
         name="test",
     )
@@ -120,7 +126,7 @@ def run(program: Program, args: tuple[Any, ...]) -> list[torch.Tensor]:
 
 def check(case: Case) -> Program:
     """Lower, run and compare: dtype, shape, NaNs and values."""
-    lowering = lower(case.fn, *case.args, dynamic=case.dynamic)
+    lowering = lower(case.fn, *case.args, dynamic=case.dynamic, opsets=case.opsets)
     assert lowering.program is not None, f"{case.name}: {[str(r) for r in lowering.reasons]}"
     with torch.no_grad():
         expected = case.fn(*case.args)

@@ -10,7 +10,7 @@ import torch
 
 from dynamo_onnx.lowering.fingerprint import fingerprint, fingerprint_entries
 from dynamo_onnx.lowering.ops import registry
-from dynamo_onnx.lowering.region import Region
+from dynamo_onnx.lowering.region import Region, whole
 
 from .harness import trace
 
@@ -91,6 +91,26 @@ def test_the_wiring_counts() -> None:
         return torch.ops.aten.sub.Tensor(y, x)
 
     assert fingerprint(entries(straight, X, X + 1)) != fingerprint(entries(crossed, X, X + 1))
+
+
+def test_the_tensor_that_a_size_is_read_off_counts() -> None:
+    def entries_of(fn: Callable[..., Any]) -> dict[str, str]:
+        graph = trace(fn, X, torch.tensor([1, 2]), dynamic=True).graph
+        region = whole(graph)
+        return fingerprint_entries(region, registry=registry, settings=SETTINGS)
+
+    def reading(place: int) -> Callable[..., Any]:
+        def fn(x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+            pair = n[0] + 1, n[0] + 2
+            count = pair[place].item()
+            torch._check(count >= 0)
+            torch._check(count <= x.shape[0])
+            return torch.cat([x[:count], x * pair[0] * pair[1]])
+
+        return fn
+
+    first, second = entries_of(reading(0)), entries_of(reading(1))
+    assert {k for k in first if first[k] != second[k]} == NODES
 
 
 def test_the_content_of_a_constant_counts() -> None:

@@ -84,6 +84,17 @@ MASKS = {
     "[B, 1, S, 1]": BIAS[:, :1, :, :1], "[1, T]": BIAS[0, 0, :1],
 }  # fmt: skip
 
+BEFORE_ATTENTION = [
+    ("no mask", attend, (Q, K, V)),
+    ("causal", causal, (Q, K, V)),
+    ("a row of the lowest float, a row of -inf", masked, (Q, K, V, MIXED)),
+    ("a mask made from bools", from_bools, (Q, K, V, KEEP)),
+    ("keys and values repeated for groups", grouped, (heads(B, 4 * H, S, D), K, V)),
+    ("a negative scale", lambda q, k, v: flash(q, k, v, scale=-1.0)[0], (Q, K, V)),
+    *((f"{dtype}", masked, tuple(x.to(dtype) for x in (Q, K, V, BIAS)))
+      for dtype in (torch.float16, torch.bfloat16)),
+]  # fmt: skip
+
 CASES = [
     Case("attention without a mask is one node", attend, (Q, K, V), max_nodes=1),
     Case("attention with symbolic dims", attend, (Q, K, V), dynamic=True),
@@ -137,6 +148,8 @@ CASES = [
     *(Case(f"a mask {name}", masked, (Q, K, V, mask)) for name, mask in MASKS.items()),
     *(Case(f"a mask {name} with symbolic dims", masked, (Q, K, V, mask), dynamic=True)
       for name, mask in MASKS.items()),
+    *(Case(f"{name}, at an opset without Attention", fn, args, opsets=(21, 21))
+      for name, fn, args in BEFORE_ATTENTION),
     *(Case(f"{dtype} without a mask", attend, tuple(x.to(dtype) for x in (Q, K, V)))
       for dtype in (torch.float16, torch.bfloat16)),
     *(Case(f"{dtype} with a mask", masked, tuple(x.to(dtype) for x in (Q, K, V, BIAS)))

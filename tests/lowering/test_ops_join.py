@@ -259,6 +259,31 @@ PADS = [
         (VOLUME,),
         dynamic=True,
     ),
+    Case(
+        "reflection_pad1d by a symbolic number",
+        lambda x, y: aten.reflection_pad1d.default(x, [y.shape[0] % 3, y.shape[0]]),
+        (X, M[:2]),
+        dynamic=True,
+    ),
+    Case(
+        "reflection_pad2d up to a multiple",
+        lambda x: aten.reflection_pad2d.default(x, [0, -x.shape[-1] % 4, 0, -x.shape[-2] % 3]),
+        (IMAGE,),
+        dynamic=True,
+        max_nodes=20,
+    ),
+    Case(
+        "reflection_pad1d by a symbolic number that may cut off",
+        lambda x, y: aten.reflection_pad1d.default(x, [y.shape[0] - 3, y.shape[0] - 1]),
+        (X, M[:2]),
+        dynamic=True,
+    ),
+    Case(
+        "replication_pad2d by symbolic numbers",
+        lambda x, y: aten.replication_pad2d.default(x, [y.shape[0], 1 - y.shape[0], 0, 9]),
+        (IMAGE, M[:2]),
+        dynamic=True,
+    ),
     Case("diag_embed", aten.diag_embed.default, (X,)),
     Case("diag_embed above", lambda x: aten.diag_embed.default(x, 2, 0, 2), (X,)),
     Case("diag_embed below", lambda x: aten.diag_embed.default(x, -1, -1, 1), (INTS,)),
@@ -301,10 +326,3 @@ def test_block_diag_whose_dtype_torch_states_otherwise_is_declined() -> None:
     half = torch.ones(2, dtype=torch.float16)
     lowering = lower(lambda a, b: aten.block_diag.default([a, b]), half, torch.tensor(1.5))
     assert "another dtype" in str(lowering.reasons[0])
-
-
-def test_reflection_by_a_symbolic_number_is_declined() -> None:
-    lowering = lower(
-        lambda x, y: aten.reflection_pad1d.default(x, [y.shape[0], 0]), X, M[:2], dynamic=True
-    )
-    assert "symbolic number" in str(lowering.reasons[0])

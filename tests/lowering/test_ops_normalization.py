@@ -166,7 +166,7 @@ def test_normalization(case: Case) -> None:
     check(case)
 
 
-def fused_rms_norm(x, weight, eps, outputs):
+def fused_rms_norm(x, weight, eps, outputs, opsets=OPSETS):
     """The overload by itself: tracing on the CPU takes it apart, on CUDA it stays whole."""
     graph = torch.fx.Graph()
     args = [graph.placeholder("x"), graph.placeholder("weight")]
@@ -179,7 +179,7 @@ def fused_rms_norm(x, weight, eps, outputs):
         Region((norm, *items), tuple(args), tuple(items)),
         registry=registry,
         kernels=partial(kernel_table, CPU),
-        opsets=OPSETS,
+        opsets=opsets,
         fingerprint="",
         name="t",
     )
@@ -194,6 +194,12 @@ def fused_rms_norm(x, weight, eps, outputs):
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_fused_rms_norm(dtype, eps, outputs) -> None:
     fused_rms_norm(X.to(dtype), ROW.to(dtype), eps, outputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_fused_rms_norm_at_an_opset_without_it(dtype) -> None:
+    program = fused_rms_norm(X.to(dtype), ROW.to(dtype), 1e-6, 1, opsets=(21, 21))
+    assert program.model.opset_imports[""] == 21
 
 
 def test_fused_rms_norm_is_one_node() -> None:

@@ -130,6 +130,16 @@ CASES = [
     Case("im2col, unbatched", call(aten.im2col.default, [3, 2], [1, 1], [1, 0], [1, 1]), (X2[0],)),
     Case("im2col of float64", call(aten.im2col.default, [3, 2], [1, 1], [1, 0], [1, 1]),
          (X2.double(),)),
+    Case("im2col of symbolic dims", call(aten.im2col.default, [2, 2], [1, 1], [0, 0], [2, 2]),
+         (rand(2, 3, 6, 8),), dynamic=True),
+    Case("im2col of symbolic dims, every option", call(
+        aten.im2col.default, [3, 2], [2, 1], [1, 2], [1, 3]), (X2,), dynamic=True),
+    Case("im2col of one symbolic dim", lambda x: aten.im2col.default(
+        x.reshape(2, 3, -1, 1), [9, 1], [1, 1], [4, 0], [1, 1]), (X2,), dynamic=True),
+    Case("im2col of symbolic dims, unbatched", call(
+        aten.im2col.default, [3, 2], [1, 1], [1, 0], [1, 1]), (X2[0],), dynamic=True),
+    Case("fold of an unfolding with symbolic dims", lambda x: F.fold(
+        F.unfold(x, 3, padding=1), x.shape[2:], 3, padding=1), (X2,), dynamic=True),
     Case("col2im", call(aten.col2im.default, [4, 6], [2, 2], [1, 1], [0, 0], [2, 2]),
          (rand(2, 12, 6),), max_nodes=1),
     Case("col2im, every option",
