@@ -35,7 +35,10 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.graph import _BoxedCodeGen  # 2.11-2.13
 from torch.multiprocessing.reductions import StorageWeakRef  # 2.11-2.13
 from torch.utils import _pytree as pytree  # 2.11-2.13: what torch.export's trees are made of
-from torch.utils._python_dispatch import _disable_current_modes  # 2.11-2.13
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,  # 2.11-2.13
+    _disable_current_modes,  # 2.11-2.13
+)
 
 from ..lowering.registry import bind_arguments, schema_arguments
 from .state import GraphBreak
@@ -46,6 +49,7 @@ __all__ = [
     "OpOverload",
     "OpOverloadPacket",
     "ShapeEnv",
+    "TorchDispatchMode",
     "aot_autograd",
     "backend_object_of",
     "boxed_module",

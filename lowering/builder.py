@@ -7,20 +7,22 @@ in a wider one where that gives eager's answer. Nothing needs to be optimised af
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from ..runtime.errors import LoweringError, Reason, ReasonKind
 from ..runtime.program import Kernels
 from .attributes import AttrValue, freeze_attribute, make_attribute
 from .dims import Dims, broadcast, is_static, may_be_zero, simplify, text
 from .inference import TypeInference
 from .sizes import Sizes
-from .value import Value
+from .value import NeedsOpset, Value
 
 MS_DOMAIN = "com.microsoft"
+AS_ASKED = "as asked"  # in an opaque node's `meta`: it is no lowering of ours
 FOLDED_ELEMENTS = 1024  # views of constants up to this size are made while lowering
 
 # Operators whose output has the broadcast shape of their inputs.
@@ -43,6 +45,7 @@ class Builder:
         self.nodes: dict[ir.Node, None] = {}  # in order
         self.initializers: list[Value] = []
         self.prefix = "n"
+        self.versions: dict[str, int] = {}  # of the domains of opaque nodes
         self._consed: dict[tuple[Any, ...], tuple[Value, ...]] = {}
         self._constants: dict[tuple[Any, ...], Value] = {}
         self._constant_arrays: dict[Value, np.ndarray[Any, Any]] = {}
@@ -105,6 +108,66 @@ class Builder:
         """The float32 result of a node that draws random numbers: equal ones are not one node."""
         (made,) = self._make("", op_type, list(inputs), attrs, 1, [ir.DataType.FLOAT])
         return made
+
+    def opaque(
+        self,
+        domain: str,
+        op_type: str,
+        inputs: Sequence[Value | None],
+        attrs: Mapping[str, AttrValue],
+        dtypes: Sequence[ir.DataType],
+        *,
+        version: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> tuple[Value, ...]:
+        """The outputs of a node as it was asked for, of which only their types are known.
+
+        No kernel is looked for, and equal nodes are not merged. `version` is that of the domain's
+        opset: NeedsOpset for an operator of ai.onnx that is later than the program's.
+        """
+        domain = "" if domain == "ai.onnx" else domain
+        if domain == "":
+            if version is not None and version > self.opset:
+                detail = f"ai.onnx::{op_type} of opset {version}, the program has {self.opset}"
+                raise NeedsOpset(Reason(ReasonKind.KERNEL, detail), version)
+        elif self.versions.setdefault(domain, version or 1) != (version or 1):
+            raise LoweringError(
+                f"{domain}::{op_type} is of version {version or 1}, another operator of the domain "
+                f"of version {self.versions[domain]}: a model has one version of a domain"
+            )
+        made = tuple(Value(self._name(), dtype, None) for dtype in dtypes)
+        node = ir.Node(
+            domain,
+            op_type,
+            inputs,
+            [make_attribute(name, value) for name, value in attrs.items() if value is not None],
+            outputs=made,
+            name=f"{self.prefix}/{op_type}_{self._count}",
+            metadata_props=dict(metadata or {}),
+        )
+        node.meta[AS_ASKED] = True
+        self.nodes[node] = None
+        return made
+
+    def call(
+        self,
+        domain: str,
+        name: str,
+        inputs: Sequence[Value],
+        dtypes: Sequence[ir.DataType],
+        *,
+        pure: bool,
+    ) -> tuple[Value, ...]:
+        """The results of a local function of the model. Equal calls are one, unless it draws."""
+        key = (domain, name, tuple(map(id, inputs)), (), len(dtypes))
+        found = self._consed.get(key) if pure else None
+        if found is None:
+            found = tuple(Value(self._name(), dtype, None) for dtype in dtypes)
+            node_name = f"{self.prefix}/{name}_{self._count}"
+            node = ir.Node(domain, name, inputs, outputs=found, name=node_name)
+            self.nodes[node] = None
+            self._consed[key] = found
+        return found
 
     def _make(
         self,
@@ -287,7 +350,10 @@ class Builder:
             outputs,
             nodes=kept,
             initializers=[v for v in self.initializers if v in read or v in outputs],
-            opset_imports={"": self.opset, **{d: 1 for d in sorted(domains) if d}},
+            opset_imports={
+                "": self.opset,
+                **{d: self.versions.get(d, 1) for d in sorted(domains) if d},
+            },
             name=name,
         )
         return ir.Model(graph, ir_version=10, producer_name="dynamo-onnx")

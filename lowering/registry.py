@@ -163,8 +163,8 @@ def lowers(
     The function takes the context `cx` and then every argument of the ATen schema, by position,
     under the schema's names. Tensors come as Values, sizes as ints or expressions, the rest as
     Python values. It returns a Value per tensor that the operator returns (None for one that it
-    does not offer). An onnxscript function (`@onnxscript.script()`, or one in torchlib's style)
-    is taken as well: it gets the schema's arguments without `cx`.
+    does not offer). An onnxscript function (`@onnxscript.script()`, or one in torchlib's style,
+    decorated or not) is taken as well: it gets the schema's arguments without `cx`.
 
     `numbers` names arguments that the rule can only take as numbers, since ONNX has them as
     attributes: where one is computed from sizes, the program is compiled for its value.
@@ -186,11 +186,16 @@ def lowers(
 
 
 def as_rule(op: Operator, function: Callable[..., object]) -> RuleFunction:
-    """A function as a rule for the operator: one of onnxscript's is adapted."""
-    from .torchlib import adapt, is_onnxscript
+    """A function as a rule for the operator: one of onnxscript's is adapted.
+
+    So is a plain function in torchlib's style, which takes the schema's arguments without `cx`.
+    """
+    from .torchlib import adapt, is_onnxscript, is_traceable
 
     rule: Any = function
-    return adapt(op, rule) if isinstance(op, OpOverload) and is_onnxscript(function) else rule
+    if isinstance(op, OpOverload) and (is_onnxscript(function) or is_traceable(op, function)):
+        return adapt(op, rule)
+    return rule
 
 
 def lowers_complex(*ops: OpOverload) -> Callable[[F], F]:

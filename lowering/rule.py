@@ -18,6 +18,7 @@ from . import dtypes
 from .attributes import AttrValue
 from .builder import MS_DOMAIN, Builder
 from .dims import Dim, Dims, dims_of, is_static, numel
+from .dtypes import TO_ONNX
 from .value import Complex, Declined, Value
 
 Scalar: TypeAlias = int | float | bool | sympy.Expr
@@ -84,6 +85,38 @@ class Ops:
         return emit
 
 
+class OpaqueOps:
+    """The operators of a domain that onnxruntime need not know, as attributes: see `cx.domain`."""
+
+    def __init__(self, cx: Rule, domain: str, version: int | None) -> None:
+        self._cx = cx
+        self._domain = domain
+        self._version = version
+
+    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+        if op_type.startswith("_"):
+            raise AttributeError(op_type)
+
+        def emit(
+            *inputs: Value | None,
+            dtypes: Sequence[torch.dtype] | None = None,
+            **attrs: AttrValue,
+        ) -> Value | tuple[Value, ...]:
+            cx = self._cx
+            kinds = [m.dtype for m in cx.outs] if dtypes is None else dtypes
+            made = cx.builder.opaque(
+                self._domain,
+                op_type,
+                inputs,
+                attrs,
+                [TO_ONNX[kind] for kind in kinds],
+                version=self._version,
+            )
+            return made[0] if len(made) == 1 else made
+
+        return emit
+
+
 LowerGraph: TypeAlias = Callable[[torch.fx.GraphModule, Sequence[Operand]], list[Value]]
 
 
@@ -101,6 +134,14 @@ class Rule:
         self.ms = Ops(builder, MS_DOMAIN)
         self.node: torch.fx.Node
         self.outs: tuple[Meta, ...] = ()
+
+    def domain(self, name: str, version: int | None = None) -> OpaqueOps:
+        """The operators of any domain, such as your own: `cx.domain("my.domain", 2).Gadget(x)`.
+
+        Nothing is checked, since nothing is known of them: whoever runs the program has them.
+        `dtypes` are those of the results (by default those that the node returns).
+        """
+        return OpaqueOps(self, name, version)
 
     def inline(self, graph: torch.fx.GraphModule, *operands: Operand) -> list[Value]:
         """The results of a graph that the node takes, emitted here, on these operands."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import torch
 from torch._ops import (
     HigherOrderOperator,  # 2.11-2.13: the type of `torch.ops.higher_order.cond`
     OpOverload,  # 2.11-2.13: the type of `torch.ops.aten.add.Tensor`
@@ -16,6 +18,7 @@ __all__ = [
     "HigherOrderOperator",
     "OpOverload",
     "new_recorder",
+    "onnx_operator",
     "symbolic_tensor_class",
     "torchlib_functions",
 ]
@@ -53,3 +56,10 @@ def symbolic_tensor_class():  # noqa: ANN201 - a private class
     from torch.onnx._internal.exporter import _tensors
 
     return _tensors.SymbolicTensor
+
+
+def onnx_operator(name: str, overload: str) -> OpOverload:
+    """One of the operators that `torch.onnx.ops` defines. 2.11-2.13."""
+    importlib.import_module("torch.onnx.ops")
+    namespace, _, op = name.partition("::")
+    return getattr(getattr(getattr(torch.ops, namespace), op), overload)

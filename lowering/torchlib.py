@@ -6,7 +6,8 @@ hash-consed, checked against the kernels and typed like every other node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import sympy
 import torch
 
 from ..runtime.errors import LoweringError
+from .builder import MS_DOMAIN
 from .dims import text
 from .dtypes import TO_ONNX
 from .registry import Registry, schema_arguments
@@ -37,6 +39,15 @@ _NOT_FOR_ONNX = frozenset({"device", "layout", "pin_memory", "memory_format", "g
 def is_onnxscript(function: object) -> bool:
     """Is it an onnxscript function (`@onnxscript.script()`, or a traced torchlib function)?"""
     return isinstance(function, (onnxscript.OnnxFunction, onnxscript.values.TracedOnnxFunction))
+
+
+def is_traceable(op: OpOverload, function: Callable[..., object]) -> bool:
+    """Has a plain function the parameters of one in torchlib's style, without a context?"""
+    kept = [a for a in schema_arguments(op) if a.name not in _NOT_FOR_ONNX]
+    parameters = list(inspect.signature(function).parameters.values())
+    open_ended = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
+    has_context = bool(parameters) and parameters[0].name == "cx"
+    return len(parameters) == len(kept) and not open_ended and not has_context
 
 
 def adapt(op: OpOverload, function: Callable[..., object]) -> RuleFunction:
@@ -61,7 +72,8 @@ def adapt(op: OpOverload, function: Callable[..., object]) -> RuleFunction:
                 positional.append(value)
         with onnxscript.evaluator.default_as(recorder):
             result = function(*positional, **keyword)
-        _emit_again(cx, recorder.nodes, env, recorder.functions, {})
+        results = list(result) if isinstance(result, (list, tuple)) else [result]
+        _emit_again(cx, recorder.nodes, env, recorder.functions, {}, _returned(cx, results))
         if isinstance(result, (list, tuple)):
             return [_from_recorder(cx, r, env) for r in result]
         return _from_recorder(cx, result, env)
@@ -98,7 +110,7 @@ def _adapt_script(op: OpOverload, function: onnxscript.OnnxFunction[..., Any]) -
             else:
                 plain = int(TO_ONNX[given]) if isinstance(given, torch.dtype) else given
                 attributes[name] = ir.Attr(name, body.attributes[name].type, plain)
-        _emit_again(cx, body, env, functions, attributes)
+        _emit_again(cx, body, env, functions, attributes, _returned(cx, body.outputs))
         results = [_lookup(cx, v, env) for v in body.outputs]
         return results[0] if len(results) == 1 else list(results)
 
@@ -183,6 +195,7 @@ def _emit_again(
     env: dict[ir.Value, Value],
     functions: Mapping[Any, Any],
     attributes: Mapping[str, ir.Attr],
+    returned: Mapping[ir.Value, ir.DataType],
 ) -> None:
     """Emit recorded nodes through the builder, functions inlined."""
     for node in nodes:
@@ -204,7 +217,12 @@ def _emit_again(
                 for a in node.attributes.values()
             }
             given = {**body.attributes, **own}
-            _emit_again(cx, body, inner, functions, given)
+            within = {
+                formal: returned[outer]
+                for outer, formal in zip(node.outputs, body.outputs, strict=True)
+                if outer in returned
+            }
+            _emit_again(cx, body, inner, functions, given, within)
             for outer, formal in zip(node.outputs, body.outputs, strict=True):
                 env[outer] = inner[formal]
             continue
@@ -215,8 +233,36 @@ def _emit_again(
             env[node.outputs[0]] = cx.builder.cast(source, like.elem)
             continue
         domain = "" if node.domain == "ai.onnx" else node.domain
-        made = cx.builder.emit(domain, node.op_type, inputs, attrs, len(node.outputs))
+        if domain in ("", MS_DOMAIN):
+            made = cx.builder.emit(domain, node.op_type, inputs, attrs, len(node.outputs))
+        else:
+            kinds = [_type_of(node, out, returned) for out in node.outputs]
+            version = node.version or _imported(node)
+            made = cx.builder.opaque(domain, node.op_type, inputs, attrs, kinds, version=version)
         env.update(zip(node.outputs, made, strict=True))
+
+
+def _returned(cx: Rule, results: Iterable[object]) -> dict[ir.Value, ir.DataType]:
+    """The types of what a function returns, which the operator knows."""
+    pairs = zip(results, cx.outs, strict=False)
+    return {value: meta.onnx for value, meta in pairs if isinstance(value, ir.Value)}
+
+
+def _imported(node: ir.Node) -> int | None:
+    """The version of its domain that the function which it is in imports."""
+    owner = node.graph
+    return None if owner is None else owner.opset_imports.get(node.domain)
+
+
+def _type_of(node: ir.Node, out: ir.Value, returned: Mapping[ir.Value, ir.DataType]) -> ir.DataType:
+    """The type of an output of an operator of which nothing is known here."""
+    found = returned.get(out, out.dtype)
+    if found is None:
+        raise LoweringError(
+            f"what {node.domain}::{node.op_type} returns is not known, and it is not what the "
+            f"function returns; write the rule with cx.domain({node.domain!r}), which takes dtypes"
+        )
+    return found
 
 
 def _function_ir(function: Any) -> ir.Function:  # noqa: ANN401 - an OnnxFunction

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import onnx_ir as ir
+import sympy
 import torch
 import torch.fx
 from onnx_ir.tensor_adapters import TorchTensor
@@ -15,21 +18,25 @@ from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec,
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from ...lowering import dtypes, random
-from ...lowering.dims import dims_of, text
+from ...lowering.dims import dims_of, expression, text
 from ...lowering.interpreter import lower_region
-from ...lowering.region import Region, is_symbolic
+from ...lowering.region import Region, is_symbolic, whole
 from ...lowering.registry import Registry
 from ...lowering.verdict import verdict
 from ...runtime.errors import Reason, ReasonKind
 from ...runtime.kernels import kernel_table
 from ...runtime.program import Program
 from ..options import DEFAULT_OPSET, NEWEST_OPSET
-from ..partition import is_operator, partition
+from ..partition import is_operator
 from ..torch_private import FakeTensor, storage_of
+from .calls import Classes, cut
 from .decompose import Decomposed
 from .fake import known_value
+from .functions import Functions
 from .program import OTHER_NAMES
 from .standard import spell_out
+
+log = logging.getLogger(__name__)
 
 _PROVIDERS = ("CPUExecutionProvider",)
 
@@ -52,24 +59,33 @@ class NotConvertibleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """The model, those of its inputs that are tensors, and how often it has each ATen overload."""
+    """The model, those of its inputs that are tensors, and how often it has each ATen overload.
+
+    `conditions` on sizes must hold for its results to be right; `torch.export` checks them.
+    """
 
     model: ir.Model
     tensors: Sequence[ir.Value]
     operators: Mapping[str, int]
+    conditions: Sequence[str]
 
 
 def convert(
-    program: Decomposed, registry: Registry, opset: int | None, *, fused: bool
+    program: Decomposed,
+    registry: Registry,
+    opset: int | None,
+    *,
+    fused: bool,
+    functions: Classes | None = None,
 ) -> Converted:
     """The model of a decomposed program: its weights by name, inputs and outputs by torch's names.
 
     Only what the user's function returns is computed: buffers that it writes to stay as they are.
+    Calls of modules of the classes in `functions` are local functions.
     """
     gm = program.graph_module
     _keep_user_outputs(program, gm.graph)
-    _drop_checks(gm.graph)
-    placeholders = gm.graph.find_nodes(op="placeholder")
+    conditions = _drop_checks(gm.graph)
     refused = [
         Refused(node, reason)
         for node in gm.graph.nodes
@@ -81,30 +97,55 @@ def convert(
     ]
     if refused:
         raise NotConvertibleError(refused)
-    plan = partition(gm.graph, {}, 1)
-    (output,) = gm.graph.find_nodes(op="output")
-    region = plan.regions[0] if plan.regions else Region((), (), ())
-    lowered = lower_region(
-        region,
-        registry=registry,
-        kernels=partial(kernel_table, _PROVIDERS),
-        opsets=(opset or _first_opset(region), opset or NEWEST_OPSET),
+    region = whole(gm.graph)
+    operators = Counter(str(node.target) for node in region.nodes if is_operator(node))
+    kernels = partial(kernel_table, _PROVIDERS)
+    lower = partial(
+        lower_region,
+        kernels=kernels,
+        opsets=(opset, opset) if opset else _opsets(region),
         fingerprint="",
         name="main_graph",
         strided=False,
         fused=fused,
     )
+    local = Functions(functions or {}, registry, kernels, fused=fused)
+    apart = cut(gm, functions, _weight_names(program, gm.graph)) if functions else gm
+    calling = whole(apart.graph) if functions else region
+    lowered = lower(calling, registry=local.registry)
+    if lowered.program is not None:
+        gm, region = apart, calling
+    elif functions:  # the reasons by the model's own nodes
+        log.warning("export_modules_as_functions: not done: %s", lowered.refusals[0].reason)
+        lowered = lower(region, registry=registry)
     if lowered.program is None:
         raise NotConvertibleError([Refused(r.node, r.reason) for r in lowered.refusals])
+    placeholders = gm.graph.find_nodes(op="placeholder")
     ports = _Ports(program, placeholders, region, lowered.program)
+    (output,) = gm.graph.find_nodes(op="output")
     model = ports.model(output.args[0])
+    local.add_to(model)
     spell_out(model)
-    return Converted(model, ports.tensors, plan.native)
+    return Converted(model, ports.tensors, operators, conditions)
 
 
-def _first_opset(region: Region) -> int:
+def _weight_names(program: Decomposed, graph: torch.fx.Graph) -> dict[str, str]:
+    """The name in the state dict by that of the placeholder."""
+    placeholders = graph.find_nodes(op="placeholder")
+    specs = zip(placeholders, program.signature.input_specs, strict=True)
+    return {
+        node.name: spec.target
+        for node, spec in specs
+        if spec.kind is not InputKind.USER_INPUT and spec.target is not None
+    }
+
+
+def _opsets(region: Region) -> tuple[int, int]:
+    """The first to try and the last: onnxruntime's generators end before operators do."""
     draws = any(node.target in random.RULES for node in region.nodes)
-    return random.NEWEST_OPSET if draws else DEFAULT_OPSET
+    if draws:
+        return random.NEWEST_OPSET, random.NEWEST_OPSET
+    return DEFAULT_OPSET, NEWEST_OPSET
 
 
 def _keep_user_outputs(program: Decomposed, graph: torch.fx.Graph) -> None:
@@ -141,13 +182,27 @@ _CHECKS = frozenset(
 )
 
 
-def _drop_checks(graph: torch.fx.Graph) -> None:
-    """Take out what only checks values, and what nothing reads then."""
+def _drop_checks(graph: torch.fx.Graph) -> list[str]:
+    """Take out what only checks values, and what nothing reads then; the conditions on sizes."""
+    conditions: list[str] = []
     for node in reversed(graph.nodes):
         checks = getattr(node.target, "_opname", None) in _CHECKS
         unread = node.op in ("call_function", "get_attr") and not node.users
         if checks or unread:
+            conditions += _conditions(node)
             graph.erase_node(node)
+    return list(dict.fromkeys(reversed(conditions)))
+
+
+def _conditions(node: torch.fx.Node) -> Iterable[str]:
+    """What is asserted of sizes of inputs, but that two are the same: of names that says enough."""
+    asserted = next(iter(node.args), None)
+    val = asserted.meta.get("val") if isinstance(asserted, torch.fx.Node) else None
+    if getattr(node.target, "_opname", None) == "_assert_scalar" and isinstance(val, torch.SymBool):
+        expr = expression(val)
+        same = isinstance(expr, sympy.Eq) and all(a.is_Symbol for a in expr.args)
+        if not same and not free_unbacked_symbols(val) and expr.free_symbols:
+            yield str(expr)
 
 
 def _sizes_where_numbers(node: torch.fx.Node, registry: Registry) -> Reason | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import sympy
 import torch
 import torch.fx
 from torch.export import ExportedProgram
@@ -20,6 +21,7 @@ from torch.export.graph_signature import ExportGraphSignature, OutputKind
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from ...lowering.dims import dim_of, dims_of
+from ...lowering.region import READS_ITEM
 from ...lowering.registry import Registry
 from ..decompositions import DECOMPOSITIONS
 from ..torch_private import (
@@ -114,6 +116,8 @@ class _Expansion:
             if isinstance(source, (list, tuple)):
                 return source[index]
         target = node.target
+        if target in READS_ITEM:  # a number: lowering finds it by what it is read off
+            return made.node_copy(node, self._env.__getitem__)
         if isinstance(target, OpOverload) and (target in self._table or is_composite(target)):
             return self._expanded(made, node)
         return made.node_copy(node, self._env.__getitem__)
@@ -148,8 +152,8 @@ class _Expansion:
     ) -> torch.fx.Graph:
         """What the operator does, its operands as placeholders."""
         target: Any = node.target
-        if any(map(_is_new, pytree.tree_leaves(node.meta["val"]))):
-            raise _NeedsTraceError
+        if _data_dependent(node.meta["val"]) - _data_dependent(list(values)):
+            raise _NeedsTraceError  # a trace would give the new size another symbol
 
         def call(*operands: object) -> object:
             args, kwargs = pytree.tree_unflatten(
@@ -167,11 +171,11 @@ class _Expansion:
         return graph
 
 
-def _is_new(val: object) -> bool:
-    """Is it of a size that only the data tell? Tracing would give that another symbol."""
-    return isinstance(val, (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)) and bool(
-        free_unbacked_symbols(val)
-    )
+def _data_dependent(vals: object) -> set[sympy.Symbol]:
+    """The symbols of sizes that only the data tell."""
+    kinds = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)
+    leaves = [leaf for leaf in pytree.tree_leaves(vals) if isinstance(leaf, kinds)]
+    return {symbol for leaf in leaves for symbol in free_unbacked_symbols(leaf)}
 
 
 def _kind(value: object) -> object:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,23 @@ from torch.export import ExportedProgram
 from ...lowering.ops import registry as rules
 from ...lowering.random import register_random
 from ...lowering.registry import Operator, Registry, as_rule
+from ...lowering.symbolic import register_symbolic
 from ...runtime.errors import OptionError
 from ..dump import write_atomically
 from ..options import NEWEST_OPSET, check_writable
 from ..torch_private import OpOverload, OpOverloadPacket
+from .calls import check_called, chosen
 from .capture import capture
 from .convert import NotConvertibleError, convert
 from .decompose import decomposed
 from .errors import OnnxExporterError
-from .names import as_export_takes, named_dims, rename_dims, rename_ports
+from .names import as_export_takes, in_names, named_dims, rename_dims, rename_ports
 from .program import ONNXProgram
 from .report import Record, findings, markdown, sarif
 from .stages import Stages
 from .verify import compare, computed, expected
+
+log = logging.getLogger(__name__)
 
 _OLDEST_OPSET = 21
 
@@ -47,6 +52,9 @@ def export(
     | None = None,
     external_data: bool = True,
     optimize: bool = True,
+    export_modules_as_functions: Iterable[type[torch.nn.Module]]
+    | type[torch.nn.Module]
+    | bool = False,
     keep_initializers_as_inputs: bool = False,
     verify: bool = False,
     report: bool = False,
@@ -63,6 +71,13 @@ def export(
     overload, in the place of ours. `optimize=False` keeps patterns as the nodes they were. `verify`
     runs the program in onnxruntime on the example inputs and compares with the model itself.
 
+    Each call of a module of exactly one of the classes in `export_modules_as_functions` (True: of
+    every class of the model's modules that is not torch's) is one node, of that name in the domain
+    of the Python module, with a local function that has its nodes. Calls that are equal but for
+    their weights share one function, others have `Name_2`; functions call functions where modules
+    do. A call whose results come back to it by way of others, or that takes or returns other than
+    real tensors and sizes, is in the graph as without.
+
     Into `artifacts_dir` go, also when the export fails, a `report` in markdown, one in SARIF
     (`sarif_report`) and the `ExportedProgram` (`dump_exported_program`, a `.pt2`). With a report
     the model is checked and run, and the report says what came of it.
@@ -76,20 +91,32 @@ def export(
         )
     artifacts = _Artifacts(Path(artifacts_dir), report, sarif_report, dump_exported_program)
     args, kwargs = tuple(args), dict(kwargs or {})
+    functions = chosen(export_modules_as_functions, model)
     registry = _with_table(custom_translation_table or {})
     record = Record(_name(model), Stages())
     stages = record.stages
     try:
         exported = capture(model, args, kwargs, as_export_takes(dynamic_shapes), stages)
         record.captured = exported
+        if export_modules_as_functions is not True:
+            check_called(exported.graph, functions)
         with stages.stage("decomposition"):
             program = decomposed(exported, registry)
         with stages.stage("translation"):
-            converted = convert(program, registry, opset_version, fused=optimize)
+            converted = convert(
+                program, registry, opset_version, fused=optimize, functions=functions
+            )
         record.operators = converted.operators
+        symbols: dict[str, str] = {}
         if dynamic_shapes is not None and not isinstance(model, ExportedProgram):
-            rename_dims(
-                converted.model, converted.tensors, named_dims(model, args, kwargs, dynamic_shapes)
+            names = named_dims(model, args, kwargs, dynamic_shapes)
+            symbols = rename_dims(converted.model, converted.tensors, names)
+        record.conditions = [in_names(c, symbols) for c in converted.conditions]
+        if record.conditions:
+            log.warning(
+                "the model is right only for sizes with %s: torch.export checks that, the file "
+                "does not",
+                "; ".join(record.conditions[:5]),
             )
         rename_ports(converted.model, "input", input_names)
         rename_ports(converted.model, "output", output_names)
@@ -172,6 +199,7 @@ def _with_table(table: Mapping[Any, Any]) -> Registry:
     """Our rules, those for random numbers, and the user's in their places."""
     own = rules.copy()
     register_random(own)
+    register_symbolic(own)
     for op, functions in table.items():
         given = functions if isinstance(functions, Sequence) else [functions]
         for overload in _overloads(op):

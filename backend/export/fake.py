@@ -9,10 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...lowering.dims import dims_of, is_static
-from ..torch_private import FakeTensor, FakeTensorMode, OpOverload, ShapeEnv, pytree, real_tensors
+from ..torch_private import (
+    FakeTensor,
+    FakeTensorMode,
+    OpOverload,
+    ShapeEnv,
+    TorchDispatchMode,
+    pytree,
+    real_tensors,
+)
 
 SMALL_BYTES = 64 << 20  # causal masks and tables of positions; a weight of that size is no table
 _KNOWN = "_dynamo_onnx_known"

@@ -78,21 +78,25 @@ def _name(dim: object) -> str:
 
 def rename_dims(
     model: ir.Model, tensors: Sequence[ir.Value], names: Sequence[Mapping[int, str]]
-) -> None:
-    """Call the model's symbols what the user calls the dimensions of these inputs."""
+) -> dict[str, str]:
+    """Call the model's symbols what the user calls the dimensions of these inputs; by symbol."""
     symbols: dict[str, str] = {}
     for value, axes in zip(tensors, names, strict=True):
         for axis, name in axes.items():
             dim = None if value.shape is None else value.shape[axis]
             if isinstance(dim, ir.SymbolicDim) and dim.value and dim.value.isidentifier():
                 symbols.setdefault(dim.value, _unlike(name, symbols))
-    if not symbols:
-        return
-    for value in _values(model.graph):
+    for value in _values(model.graph) if symbols else ():
         if value.shape is not None:
             value.shape = ir.Shape(
                 [d if isinstance(d, int) else _renamed(d, symbols) for d in value.shape]
             )
+    return symbols
+
+
+def in_names(text: str, symbols: Mapping[str, str]) -> str:
+    """An expression of symbols in the user's names for them."""
+    return _SYMBOL.sub(lambda m: symbols.get(m.group(), m.group()), text)
 
 
 def _unlike(name: str, symbols: Mapping[str, str]) -> str:
@@ -106,7 +110,7 @@ def _unlike(name: str, symbols: Mapping[str, str]) -> str:
 def _renamed(dim: ir.SymbolicDim, symbols: Mapping[str, str]) -> ir.SymbolicDim:
     if dim.value is None:
         return dim
-    return ir.SymbolicDim(_SYMBOL.sub(lambda m: symbols.get(m.group(), m.group()), dim.value))
+    return ir.SymbolicDim(in_names(dim.value, symbols))
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

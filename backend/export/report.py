@@ -35,6 +35,7 @@ class Record:
     captured: ExportedProgram | None = None
     operators: Mapping[str, int] = field(default_factory=dict[str, int])
     refused: Sequence[Refused] = ()
+    conditions: Sequence[str] = ()  # on sizes, that the file does not check
     result: ir.Model | None = None
     error: Exception | None = None
 
@@ -76,6 +77,10 @@ def markdown(record: Record) -> str:
         lines += ["", "## Why it failed", "", *_fenced(str(record.error))]
     if record.refused:
         lines += ["", "## Operators without an ONNX form", "", *_refused(record.refused)]
+    if record.conditions:
+        lines += ["", "## Sizes that it is right for", ""]
+        lines += ["`torch.export` checks these conditions, the file does not:", ""]
+        lines += [f"- `{condition}`" for condition in record.conditions]
     failed = [s for s in record.stages.done if s.outcome is Outcome.FAILED]
     for stage in failed:
         lines += [

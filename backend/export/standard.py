@@ -1,6 +1,7 @@
 """Exported models have operators of ai.onnx alone: those of onnxruntime's own are spelled out.
 
-onnxruntime fuses them again when it opens the model; other runtimes can read it.
+onnxruntime fuses them again when it opens the model; other runtimes can read it. What the user
+asked for by name stays as it is.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
+from ...lowering.builder import AS_ASKED
 from ...runtime.linear_layers import MS_DOMAIN
 
 
 def spell_out(model: ir.Model) -> None:
-    """Replace what is in com.microsoft."""
-    for node in list(model.graph.all_nodes()):
-        if node.domain == MS_DOMAIN:
-            _replace(node, _SPELLED[node.op_type](node))
-    model.graph.opset_imports.pop(MS_DOMAIN, None)
+    """Replace what is in com.microsoft, in the graph and in the functions."""
+    for graph in (model.graph, *model.functions.values()):
+        for node in list(graph.all_nodes()):
+            if node.domain == MS_DOMAIN and node.op_type in _SPELLED and AS_ASKED not in node.meta:
+                _replace(node, _SPELLED[node.op_type](node))
+        if not any(node.domain == MS_DOMAIN for node in graph.all_nodes()):
+            graph.opset_imports.pop(MS_DOMAIN, None)
 
 
 def _replace(node: ir.Node, made: Sequence[ir.Node]) -> None:

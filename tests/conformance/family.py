@@ -79,7 +79,7 @@ def run(family: Family) -> dict[str, Any]:
         theirs = _without_us(model, inputs)
         if theirs is not None and difference(theirs, expected) and not difference(got, theirs):
             result["outcome"] = "Dynamo differs"
-        elif not difference(got, expected, _noise(model, inputs, expected)):
+        elif not difference(got, expected, rounding_noise(model, inputs, expected)):
             result["outcome"] = "equal within rounding"
         return result
     if not result["graphs"]:
@@ -97,7 +97,7 @@ def forward(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
         return model(**copies)
 
 
-def _noise(model: nn.Module, inputs: Mapping[str, Any], expected: Any) -> dict[str, float]:
+def rounding_noise(model: nn.Module, inputs: Mapping[str, Any], expected: Any) -> dict[str, float]:
     """How far each tensor of eager's answer moves when each weight moves by one unit in its last
     place: the most of three draws. What rounding alone can do to this model.
     """

@@ -365,3 +365,24 @@ def test_verify_leaves_inputs_buffers_and_the_generator_as_they_were() -> None:
     assert torch.equal(x, kept)
     for name, b in model.named_buffers():
         assert torch.equal(b, before[name]), name
+
+
+class OfSixteenParts(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        parts = x.unfold(0, 2, 2)
+        return parts.reshape(4, -1) + 1
+
+
+def test_conditions_on_sizes_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    export(
+        OfSixteenParts(),
+        (torch.rand(16),),
+        dynamic_shapes={"x": {0: "length"}},
+        report=True,
+        artifacts_dir=tmp_path,
+    )
+    (page,) = tmp_path.glob("*.md")
+    assert "Sizes that it is right for" in page.read_text(encoding="utf-8")
+    (message,) = [r.getMessage() for r in caplog.records if r.name.endswith("exporter")]
+    assert "right only for sizes with" in message
+    assert "length" in message
