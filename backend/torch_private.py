@@ -70,6 +70,7 @@ __all__ = [
     "traced",
     "translated_code",
     "translating_backend",
+    "truncated_normal_unread",
     "user_facing",
 ]
 
@@ -334,6 +335,26 @@ def traced(
 def storage_of(tensor: torch.Tensor) -> int:
     """What tensors have in common that share memory, fake ones as well. 2.11-2.13."""
     return StorageWeakRef(tensor.untyped_storage()).cdata
+
+
+@contextlib.contextmanager
+def truncated_normal_unread() -> Generator[None]:
+    """While this lasts, `nn.init.trunc_normal_` does not look at what it has drawn. 2.13.
+
+    It draws again until all lies within the bounds, which fake values cannot tell. Earlier
+    releases compute what they draw, and are left as they are.
+    """
+    draw = torch.nn.init._no_grad_trunc_normal_
+
+    def unread(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401 - its own
+        fake = isinstance(tensor, FakeTensor)
+        return tensor.normal_() if fake else draw(tensor, *args, **kwargs)
+
+    torch.nn.init._no_grad_trunc_normal_ = unread
+    try:
+        yield
+    finally:
+        torch.nn.init._no_grad_trunc_normal_ = draw
 
 
 def real_tensors() -> contextlib.AbstractContextManager[object]:

@@ -19,6 +19,7 @@ from ..torch_private import (
     TorchDispatchMode,
     pytree,
     real_tensors,
+    truncated_normal_unread,
 )
 
 SMALL_BYTES = 64 << 20  # causal masks and tables of positions; a weight of that size is no table
@@ -35,7 +36,7 @@ def enable_fake_mode() -> Generator[None]:
     the model is made, and is in the program, if it is at most 64 MiB and not random.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(tracked_fakes=[]))
-    with fake, _KnownValues():
+    with fake, _KnownValues(), truncated_normal_unread():
         yield
 
 

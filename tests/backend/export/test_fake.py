@@ -165,3 +165,22 @@ def test_tied_weights_are_one_and_known_by_each_name(name: str) -> None:
     assert len(program.missing_weights()) == 1
     program.apply_weights({name: real.embed.weight})
     torch.testing.assert_close(program(IDS)[0], real(IDS))
+
+
+class Truncated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(4, 4), std=0.02))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+def test_a_weight_that_is_drawn_until_it_fits_is_fake_too() -> None:
+    with enable_fake_mode():
+        fake = Truncated()
+    program = export(fake, (torch.randn(2, 4),))
+    assert program.missing_weights() == ["weight"]
+    torch.manual_seed(0)
+    first = nn.init.trunc_normal_(torch.empty(100), std=3.0)
+    assert first.abs().max() <= 2.0
