@@ -332,9 +332,12 @@ def traced(
     return made.graph
 
 
-def storage_of(tensor: torch.Tensor) -> int:
-    """What tensors have in common that share memory, fake ones as well. 2.11-2.13."""
-    return StorageWeakRef(tensor.untyped_storage()).cdata
+def storage_of(tensor: torch.Tensor) -> StorageWeakRef:
+    """What tensors have in common that share memory, fake ones as well; a key. 2.11-2.13.
+
+    While it is kept, no other memory is equal to it, not even after the tensors are gone.
+    """
+    return StorageWeakRef(tensor.untyped_storage())
 
 
 @contextlib.contextmanager

@@ -136,17 +136,9 @@ class Builder:
                 f"of version {self.versions[domain]}: a model has one version of a domain"
             )
         made = tuple(Value(self._name(), dtype, None) for dtype in dtypes)
-        node = ir.Node(
-            domain,
-            op_type,
-            inputs,
-            [make_attribute(name, value) for name, value in attrs.items() if value is not None],
-            outputs=made,
-            name=f"{self.prefix}/{op_type}_{self._count}",
-            metadata_props=dict(metadata or {}),
-        )
+        node = self._append(domain, op_type, inputs, attrs, made)
+        node.metadata_props.update(metadata or {})
         node.meta[AS_ASKED] = True
-        self.nodes[node] = None
         return made
 
     def call(
@@ -163,9 +155,7 @@ class Builder:
         found = self._consed.get(key) if pure else None
         if found is None:
             found = tuple(Value(self._name(), dtype, None) for dtype in dtypes)
-            node_name = f"{self.prefix}/{name}_{self._count}"
-            node = ir.Node(domain, name, inputs, outputs=found, name=node_name)
-            self.nodes[node] = None
+            self._append(domain, name, inputs, {}, found)
             self._consed[key] = found
         return found
 
@@ -190,16 +180,28 @@ class Builder:
             if len(shapes) == len(given):
                 dims = broadcast(*shapes)
         made = tuple(Value(self._name(), t, dims) for t in typing.outputs)
+        self._append(domain, op_type, args, attrs, made)
+        return tuple(self.cast(v, t) for v, t in zip(made, typing.results, strict=True))
+
+    def _append(
+        self,
+        domain: str,
+        op_type: str,
+        inputs: Sequence[Value | None],
+        attrs: Mapping[str, AttrValue],
+        outputs: Sequence[Value],
+    ) -> ir.Node:
+        """The node that makes these outputs, behind those that there are."""
         node = ir.Node(
             domain,
             op_type,
-            args,
+            inputs,
             [make_attribute(name, value) for name, value in attrs.items() if value is not None],
-            outputs=made,
+            outputs=outputs,
             name=f"{self.prefix}/{op_type}_{self._count}",
         )
         self.nodes[node] = None
-        return tuple(self.cast(v, t) for v, t in zip(made, typing.results, strict=True))
+        return node
 
     def _name(self) -> str:
         self._count += 1

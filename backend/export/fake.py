@@ -19,6 +19,7 @@ from ..torch_private import (
     TorchDispatchMode,
     pytree,
     real_tensors,
+    storage_of,
     truncated_normal_unread,
 )
 
@@ -43,7 +44,9 @@ def enable_fake_mode() -> Generator[None]:
 def known_value(tensor: Tensor) -> Tensor | None:
     """The values of a fake tensor, where they were computed beside it."""
     known: _Known | None = getattr(tensor, _KNOWN, None)
-    return None if known is None or known.lost else known.value
+    if known is None or known.lost or known.memory != storage_of(tensor):
+        return None
+    return known.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class _Known:
     """The values of one fake tensor. Views share memory here as well, so writes are seen."""
 
     value: Tensor
+    memory: object  # the fake one's, which `tensor.data = other` exchanges
     overwritten: dict[int, Tensor]  # by the memory that something unknown was written to
 
     @property
@@ -82,7 +86,7 @@ class _KnownValues(TorchDispatchMode):
             with real_tensors():
                 values = func(*known[0], **known[1])
             for fake, value in zip(_tensors(result), _tensors(values), strict=True):
-                setattr(fake, _KNOWN, _Known(value, self._overwritten))
+                setattr(fake, _KNOWN, _Known(value, storage_of(fake), self._overwritten))
         elif func._schema.is_mutable:
             self._forget(func, args, kwargs)
         return result

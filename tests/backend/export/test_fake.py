@@ -184,3 +184,22 @@ def test_a_weight_that_is_drawn_until_it_fits_is_fake_too() -> None:
     torch.manual_seed(0)
     first = nn.init.trunc_normal_(torch.empty(100), std=3.0)
     assert first.abs().max() <= 2.0
+
+
+class Moved(nn.Module):
+    """A buffer whose memory was exchanged behind the operators' backs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("moved", torch.zeros(4), persistent=False)
+        self.moved.data = torch.arange(4.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.moved
+
+
+def test_a_buffer_that_was_given_other_memory_has_not_the_values_of_the_first() -> None:
+    with enable_fake_mode():
+        fake = Moved()
+    program = export(fake, (torch.zeros(4),))
+    assert program.missing_weights() == ["moved"]
