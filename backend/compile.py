@@ -89,6 +89,7 @@ def compile_graph(
             may_go_live=options.weights == "auto" and options.quantize is None,
             spinning=alone,
             strict=options.strict,
+            require_provider=options.require_provider,
             overwrites=_overwrites(gm, region, program, contract.written),
             in_float=_in_float(region, weights, names, options),
             quantized=state.quantized,

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, cast
 import onnx_ir as ir
 
 from ..runtime.errors import OptionError
+from ..runtime.placement import is_mixed
 from ..runtime.program import Quantization
 from ..runtime.providers import ProviderChoice, choose_providers
 from ..runtime.session import session_options
@@ -71,6 +72,8 @@ class Options:
     (name, options) pairs. Empty: CPU."""
     provider_options: tuple[dict[str, Any], ...] = ()
     """One dict per provider."""
+    require_provider: bool = False
+    """Raise SessionError where the CPU provider takes nodes that another one was to compute."""
     session_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Attributes of `onnxruntime.SessionOptions` and `section.key` config entries."""
     weights: Weights = "auto"
@@ -127,6 +130,7 @@ class Options:
         if self.min_region < 1:
             raise OptionError(f"min_region={self.min_region}: a region has at least 1 operator")
         _expect("strict", self.strict, bool)
+        _expect("require_provider", self.require_provider, bool)
         if self.opset is not None:
             _expect("opset", self.opset, int)
             if not OLDEST_OPSET <= self.opset <= NEWEST_OPSET:
@@ -139,7 +143,9 @@ class Options:
         session_options(self.session_options, threads=1, spinning=False)
         if self.dump_dir is not None:
             check_writable("dump_dir", self.dump_dir)
-        self.chosen_providers()
+        providers = self.chosen_providers()
+        if self.require_provider and not is_mixed(providers):
+            raise OptionError("require_provider: name another provider than the CPU's in providers")
 
     def chosen_providers(self) -> tuple[ProviderChoice, ...]:
         """The providers by full name with their options."""

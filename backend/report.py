@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from ..runtime.errors import OptionError, Reason
+from ..runtime.placement import Placed
+from ..runtime.providers import CPU
 from .state import GraphBreak, GraphRecord, state
 from .torch_private import backend_object_of, graph_breaks
 
@@ -90,6 +92,7 @@ class CompileReport:
     timings: Timings
     quantized: tuple[QuantizedProgram, ...] = ()
     integer_layers: int = 0  # linear layers that read 4-bit weights of the model's own
+    placed: tuple[Placed, ...] = ()  # by provider, where others than the CPU's were asked for
 
     def __str__(self) -> str:
         timings = self.timings
@@ -112,6 +115,7 @@ class CompileReport:
         for fallback in self.fallbacks:
             place = f" at {fallback.location}" if fallback.location else ""
             lines.append(f"  {fallback.count} × {fallback.op}{place}: {fallback.reason}")
+        lines += _placement(self.placed)
         if self.integer_layers:
             lines.append(f"linear layers on the model's own 4-bit weights: {self.integer_layers}")
         if self.quantized:
@@ -132,6 +136,7 @@ def report(compiled: object | None = None) -> CompileReport:
     native: Counter[str] = Counter()
     sessions = calls = input_copies = output_copies = integer_layers = 0
     session_ms = 0.0
+    placed: Counter[tuple[str, str, str, bool]] = Counter()
     for graph in graphs:
         native.update(graph.native)
         fallbacks.update((e.op, e.reason, e.location) for e in graph.eager)
@@ -146,6 +151,8 @@ def report(compiled: object | None = None) -> CompileReport:
             input_copies += counters.input_copies
             output_copies += counters.output_copies
             integer_layers += executable.prepared.integer_layers
+            for p in executable.placed:
+                placed[p.provider, p.op_type, p.location, p.sizes] += p.count
             what = f"a region of {region.program.node_count} nodes"
             for reason, count in counters.fallbacks.items():
                 fallbacks[what, reason, ""] += count
@@ -172,7 +179,21 @@ def report(compiled: object | None = None) -> CompileReport:
         ),
         quantized=tuple(_quantized(graphs)),
         integer_layers=integer_layers,
+        placed=tuple(Placed(*key, count) for key, count in placed.items()),
     )
+
+
+def _placement(placed: Sequence[Placed]) -> Iterator[str]:
+    """The nodes of each provider, and each that the CPU's has beside sizes."""
+    totals: Counter[str] = Counter()
+    for each in placed:
+        totals[each.provider] += each.count
+    if totals:
+        yield "nodes by provider: " + ", ".join(f"{n} {c}" for n, c in totals.most_common())
+    strays = [p for p in placed if p.provider == CPU and not p.sizes]
+    for each in sorted(strays, key=lambda p: -p.count):
+        place = f" at {each.location}" if each.location else ""
+        yield f"  {each.count} × {each.op_type}{place} on {CPU}"
 
 
 def _quantized(graphs: list[GraphRecord]) -> Iterator[QuantizedProgram]:

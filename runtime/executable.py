@@ -24,6 +24,7 @@ from torch.utils.dlpack import from_dlpack
 from .errors import Reason, ReasonKind, SessionError
 from .linear_layers import Prepared, as_lowered
 from .opened import Argument, Opened, Setup, freezable_inputs, open_program, session_key
+from .placement import Placed
 from .program import OutputLayout, Program
 from .session import QUIET, explain
 from .tensors import CPU_DEVICE, as_input, repeat_in_place, restride
@@ -116,6 +117,11 @@ class Executable:
         if self._opened is not None:
             return list(self._opened.session.get_providers())
         return [name for name, _ in self.setup.providers]
+
+    @property
+    def placed(self) -> Sequence[Placed]:
+        """Which provider took what, once there is a session with several."""
+        return () if self._opened is None else self._opened.placed
 
     @property
     def prepared(self) -> Prepared:
@@ -227,7 +233,7 @@ class Executable:
             try:
                 self._opened = self._session(args, weights)
             except SessionError as error:
-                if self.setup.strict:
+                if self.setup.strict or self.setup.require_provider:
                     raise
                 self._broken = True
                 self._fall_back(Reason(ReasonKind.SESSION_FAILED, str(error)))

@@ -21,6 +21,7 @@ from .in_place import Overwrites, Targets, targets
 from .integer_weights import read_integers
 from .last_reshapes import Reshaped
 from .linear_layers import Prepared, quantize_layers
+from .placement import Placed, refuse_strays
 from .program import Program, TensorSpec
 from .providers import ProviderChoice
 from .quantize import QuantizedWeights
@@ -55,6 +56,7 @@ class Opened:
     watch: WeightWatch | None
     feeder: Feeder
     owned: tuple[object, ...]
+    placed: tuple[Placed, ...]
     pid: int
 
     def usable(self, args: Sequence[Argument]) -> bool:
@@ -100,9 +102,10 @@ class Setup:
     """How an executable opens and runs its program.
 
     `weights` are the positions of inputs that may be frozen, `freeze` whether they are;
-    `may_go_live` gives freezing up once the weights keep changing. `computed` are inputs that
-    eager operators return, with the dtype that their metadata promises. A quantized program leaves
-    the weights `in_float` as they are, for the reasons given, and shares the others in `quantized`.
+    `may_go_live` gives freezing up once the weights keep changing. `require_provider` makes an
+    error of nodes that are left to the CPU provider. `computed` are inputs that eager operators
+    return, with the dtype that their metadata promises. A quantized program leaves the weights
+    `in_float` as they are, for the reasons given, and shares the others in `quantized`.
     `overwrites` are outputs to be written onto an input. `sessions` are those that executables
     share.
     """
@@ -115,6 +118,7 @@ class Setup:
     may_go_live: bool
     spinning: bool
     strict: bool
+    require_provider: bool = False
     overwrites: Overwrites | None = None
     in_float: Mapping[int, str] = field(default_factory=dict[int, str])
     quantized: QuantizedWeights = field(default_factory=QuantizedWeights)
@@ -169,6 +173,8 @@ def open_program(
         setup.settings, threads=torch.get_num_threads(), spinning=setup.spinning
     )
     opened = open_session(prepared.program, options, setup.providers, constants)
+    if setup.require_provider:
+        refuse_strays(opened.placed, setup.providers)
     inputs = prepared.program.inputs
     fed = [i for i in range(len(inputs)) if i not in constants]
     positions = tuple(prepared.origins[i].position for i in fed)
@@ -192,6 +198,7 @@ def open_program(
         watch=watch,
         feeder=Feeder([inputs[i].dtype for i in fed]),
         owned=opened.owned,
+        placed=opened.placed,
         pid=os.getpid(),
     )
 

@@ -15,8 +15,9 @@ from .bytes import NO_BYTES_OF_FLOATS, make_exact, sums_exactly
 from .errors import OptionError, SessionError
 from .initializers import as_initializers
 from .last_reshapes import Reshaped, shed_last_reshapes
+from .placement import RECORDING, Placed, is_mixed, placement
 from .program import Program
-from .providers import ProviderChoice
+from .providers import ProviderChoice, as_onnxruntime_takes
 
 _CONFIG_KEY = re.compile(r"^[a-z_]+\.")
 QUIET = 4  # errors reach us as exceptions: the user gets them raised, or eager's answer
@@ -31,13 +32,15 @@ _KEEPS_ROUNDINGS = "session.disable_double_qdq_remover"
 class Session:
     """A session, the names of its outputs in the program's order, and which are to be reshaped.
 
-    `owned` is memory that must live as long as the session, which reads it in place.
+    `owned` is memory that must live as long as the session, which reads it in place. `placed` tells
+    which provider took what, where there are several.
     """
 
     session: ort.InferenceSession
     output_names: list[str]
     reshaped: tuple[Reshaped, ...]
     owned: tuple[object, ...]
+    placed: tuple[Placed, ...]
 
 
 def session_options(
@@ -92,17 +95,21 @@ def open_session(
     reshaped = shed_last_reshapes(model.graph, program)
     if not sums_exactly():
         make_exact(model.graph)
-    on_cpu = all(name == "CPUExecutionProvider" for name, _ in providers)
+    mixed = is_mixed(providers)
+    if mixed:
+        for name, value in RECORDING.items():
+            apply_setting(options, name, value)
     try:
         session = ort.InferenceSession(
             model.SerializeToString(),
             options,
-            providers=list(providers),
-            disabled_optimizers=[*INEXACT, *(SLOWER_ON_CPU if on_cpu else [])],
+            providers=as_onnxruntime_takes(options, providers),
+            disabled_optimizers=[*INEXACT, *([] if mixed else SLOWER_ON_CPU)],
         )
     except Exception as error:
         raise SessionError(explain(error, program, "ONNX Runtime rejected the program")) from error
-    return Session(session, [value.name for value in model.graph.output], reshaped, owned)
+    names = [value.name for value in model.graph.output]
+    return Session(session, names, reshaped, owned, placement(session, program) if mixed else ())
 
 
 def explain(error: BaseException, program: Program, what: str) -> str:
