@@ -39,6 +39,7 @@ from torch.utils._python_dispatch import (
     TorchDispatchMode,  # 2.11-2.13
     _disable_current_modes,  # 2.11-2.13
 )
+from torch.utils._sympy.value_ranges import ValueRanges  # 2.11-2.13
 
 from ..lowering.registry import bind_arguments, schema_arguments
 from .state import GraphBreak
@@ -50,12 +51,14 @@ __all__ = [
     "OpOverloadPacket",
     "ShapeEnv",
     "TorchDispatchMode",
+    "ValueRanges",
     "aot_autograd",
     "backend_object_of",
     "boxed_module",
     "compile_id",
     "decompositions_without",
     "export_decompositions",
+    "exporting_to_onnx",
     "frozen_candidates",
     "graph_break",
     "graph_breaks",
@@ -330,6 +333,20 @@ def traced(
     with mode, enable_python_dispatcher(), torch.no_grad():
         made = make_fx(call, dict(table), "real")(*values)
     return made.graph
+
+
+@contextlib.contextmanager
+def exporting_to_onnx() -> Generator[None]:
+    """`torch.onnx.is_in_onnx_export()` is true meanwhile. 2.11-2.13."""
+    from torch.onnx._internal.exporter import _flags
+
+    flag = "_is_onnx_exporting"
+    before = getattr(_flags, flag)
+    setattr(_flags, flag, True)
+    try:
+        yield
+    finally:
+        setattr(_flags, flag, before)
 
 
 def storage_of(tensor: torch.Tensor) -> StorageWeakRef:

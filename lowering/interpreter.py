@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import onnx_ir as ir
+import sympy
 import torch
 import torch.fx
 
@@ -16,6 +17,7 @@ from ..runtime.errors import DynamoOnnxError, LoweringError, Reason, ReasonKind
 from ..runtime.program import Kernels, OutputLayout, Program, TensorSpec
 from . import dtypes
 from .builder import Builder
+from .conditions import truth, under
 from .dims import dim_of, dims_of, expression, text
 from .floats import Floats
 from .layout import output_layout
@@ -55,10 +57,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A program, or the nodes that stand in its way."""
+    """A program, or the nodes that stand in its way.
+
+    `unchecked` are the conditions on sizes that the program takes for granted.
+    """
 
     program: Program | None
     refusals: tuple[Refusal, ...]
+    unchecked: tuple[sympy.Basic, ...] = ()
 
 
 def lower_region(
@@ -71,11 +77,13 @@ def lower_region(
     name: str,
     strided: bool = True,
     fused: bool = True,
+    conditions: Sequence[sympy.Basic] = (),
 ) -> Lowered:
     """One region as one program. Every node that refuses is found in the same pass.
 
     With `strided`, the program writes its outputs as they lie in memory: see `OutputLayout`. With
-    `fused`, patterns of nodes become one.
+    `fused`, patterns of nodes become one. A run ends in an error where one of the `conditions` on
+    sizes does not hold.
 
     The program has the first of the opsets, or one up to the last if a node needs it; `kernels`
     gives those at an opset.
@@ -84,7 +92,7 @@ def lower_region(
     while True:
         table = kernels(opset)
         interpreter = _Interpreter(registry, Builder(opset, table), strided=strided, fused=fused)
-        lowered = interpreter.run(region, table, fingerprint, name)
+        lowered = interpreter.run(region, table, fingerprint, name, conditions)
         needed = [r.opset for r in lowered.refusals if r.opset is not None and r.opset <= newest]
         if not needed:
             return lowered
@@ -102,8 +110,16 @@ class _Interpreter:
         self.floats = Floats(builder, self.env.get)
         self.refusals: list[Refusal] = []
 
-    def run(self, region: Region, kernels: Kernels, fingerprint: str, name: str) -> Lowered:
+    def run(
+        self,
+        region: Region,
+        kernels: Kernels,
+        fingerprint: str,
+        name: str,
+        conditions: Sequence[sympy.Basic],
+    ) -> Lowered:
         inputs = [self._input(node, index) for index, node in enumerate(region.inputs)]
+        unchecked = self._check(region.inputs, conditions)
         for node in region.inputs:
             self._offer_items(node)
         for node in region.nodes:
@@ -132,7 +148,7 @@ class _Interpreter:
             node_count=len(model.graph),
             locations={n.name: location(n) for n in region.nodes},
         )
-        return Lowered(program, ())
+        return Lowered(program, (), unchecked)
 
     def _input(self, node: torch.fx.Node, index: int) -> Value:
         val = node.meta["val"]
@@ -154,6 +170,31 @@ class _Interpreter:
         value = self.builder.input(name, dtypes.TO_ONNX[val.dtype], dims)
         self.env[node] = value
         return value
+
+    def _check(
+        self, inputs: Sequence[torch.fx.Node], conditions: Sequence[sympy.Basic]
+    ) -> tuple[sympy.Basic, ...]:
+        """Have the inputs whose sizes they are only while the conditions hold; what is not checked.
+
+        Conditions on sizes that no tensor has are for the first tensor.
+        """
+        given = {n: v for n in inputs if isinstance(v := self.env.get(n), Value)}
+        of: dict[torch.fx.Node, list[sympy.Basic]] = {}
+        unchecked: list[sympy.Basic] = []
+        for condition in conditions:
+            symbols = condition.free_symbols
+            has = (n for n, v in given.items() if not symbols.isdisjoint(v.known_dims))
+            node = next(has, next(iter(given), None))
+            (unchecked if node is None else of.setdefault(node, [])).append(condition)
+        for node, own in of.items():
+            self.cx.enter(node)
+            self.env[node], rest = under(self.cx, given[node], own)
+            unchecked += rest
+        for node in of:
+            checked = self.env[node]
+            assert isinstance(checked, Value)
+            self.builder.sizes.learn_anew(checked)
+        return tuple(unchecked)
 
     def _offer_items(self, node: torch.fx.Node) -> None:
         """Sizes that the graph reads off this tensor are its element."""
@@ -258,6 +299,8 @@ class _Interpreter:
                 return dim_of(val)
             if isinstance(val, torch.SymFloat):
                 return self.floats.value(arg)
+            if isinstance(val, torch.SymBool):
+                return truth(self.cx, expression(val))
             if arg not in self.env:
                 kind = type(val).__name__
                 raise Declined(Reason(ReasonKind.SYMBOLIC, f"takes a {kind} computed at run time"))
@@ -353,12 +396,14 @@ def _check(node: torch.fx.Node, value: Value, expected: torch.Tensor) -> None:
 
 
 def _refuse_numbers(lowering: Lowering, bound: Sequence[object]) -> None:
-    """Floats computed at run time come as Values, which not every rule takes as a number."""
+    """Numbers computed at run time come as Values, which not every rule takes for one."""
     assert lowering.arguments is not None
     for argument, arg in zip(lowering.arguments, bound, strict=True):
         val = arg.meta.get("val") if isinstance(arg, torch.fx.Node) else None
-        if isinstance(val, torch.SymFloat) and argument.name.rstrip("_") not in lowering.values:
-            detail = f"{argument.name} is a float computed at run time"
+        computed = isinstance(val, (torch.SymFloat, torch.SymBool))
+        if computed and argument.name.rstrip("_") not in lowering.values:
+            kind = "float" if isinstance(val, torch.SymFloat) else "truth"
+            detail = f"{argument.name} is a {kind} computed at run time"
             raise Declined(Reason(ReasonKind.SYMBOLIC, detail))
 
 

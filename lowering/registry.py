@@ -198,6 +198,14 @@ def as_rule(op: Operator, function: Callable[..., object]) -> RuleFunction:
     return rule
 
 
+def as_one_rule(op: Operator, functions: Sequence[Callable[..., object]]) -> RuleFunction:
+    """Several functions as a rule: the first whose annotations allow the arguments' dtypes."""
+    from .torchlib import one_of
+
+    rules = [as_rule(op, function) for function in functions]
+    return rules[0] if len(rules) == 1 else one_of(list(zip(functions, rules, strict=True)))
+
+
 def lowers_complex(*ops: OpOverload) -> Callable[[F], F]:
     """Register a function as the lowering of overloads whose tensors are complex.
 

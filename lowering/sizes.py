@@ -64,6 +64,12 @@ class Sizes:
             if not isinstance(dim, int):
                 self._sources.setdefault(dim, (value, axis))
 
+    def learn_anew(self, value: Value) -> None:
+        """Let it read them of this value from now on."""
+        for axis, dim in enumerate(value.known_dims):
+            if not isinstance(dim, int):
+                self._sources[dim] = (value, axis)
+
     def give(self, dim: Dim, value: Value) -> None:
         """`value` (int64 [1]) holds this dim."""
         self._values[dim] = value

@@ -7,7 +7,8 @@ hash-consed, checked against the kernels and typed like every other node.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,43 @@ def adapt(op: OpOverload, function: Callable[..., object]) -> RuleFunction:
         return _from_recorder(cx, result, env)
 
     return rule
+
+
+def one_of(rules: Sequence[tuple[Callable[..., object], RuleFunction]]) -> RuleFunction:
+    """The rule of the first function whose annotations allow the dtypes that are given."""
+    kinds = [_annotated(function) for function, _ in rules]
+
+    def rule(cx: Rule, *given: object) -> Any:  # noqa: ANN401 - what the chosen rule returns
+        found = [value.elem if isinstance(value, Value) else None for value in given]
+        for (_, chosen), allowed in zip(rules, kinds, strict=True):
+            pairs = zip(allowed, found, strict=False)
+            if all(kind is None or types is None or kind in types for types, kind in pairs):
+                return chosen(cx, *given)
+        shown = ", ".join(kind.name for kind in found if kind is not None)
+        return cx.decline(f"none of the {len(rules)} functions given for it takes ({shown})")
+
+    return rule
+
+
+def _annotated(function: Callable[..., object]) -> list[frozenset[ir.DataType] | None]:
+    """The types that each parameter may have; None where anything will do."""
+    plain = getattr(function, "function", function)
+    try:
+        hints = typing.get_type_hints(plain)
+    except NameError:  # annotations that only a type checker can resolve
+        hints = {}
+    return [_types(hints.get(name)) for name in inspect.signature(plain).parameters if name != "cx"]
+
+
+def _types(annotation: Any) -> frozenset[ir.DataType] | None:  # noqa: ANN401 - the user's
+    """FLOAT, FLOAT[...], a Union or a TypeVar of such."""
+    parts = typing.get_args(annotation) or getattr(annotation, "__constraints__", ())
+    if parts:
+        each = [_types(part) for part in parts if part is not type(None)]
+        known = [types for types in each if types is not None]
+        return frozenset().union(*known) if len(known) == len(each) else None
+    dtype = getattr(annotation, "dtype", None)
+    return None if dtype is None else frozenset({ir.DataType(dtype)})
 
 
 def _adapt_script(op: OpOverload, function: onnxscript.OnnxFunction[..., Any]) -> RuleFunction:

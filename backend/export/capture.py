@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from ..torch_private import exporting_to_onnx
+from .arguments import told_apart
 from .errors import OnnxExporterError
 from .objects import register_objects
 from .stages import Stages
@@ -53,17 +55,18 @@ def capture(
     module = model if isinstance(model, torch.nn.Module) else _Function(model)
     shapes: Any = dynamic_shapes
     register_objects((tuple(args), dict(kwargs)))
+    args, kwargs = told_apart(module, tuple(args), dict(kwargs))
     failures: list[tuple[str, Exception]] = []
     for strict in (False, True):
         strategy = f"capture by torch.export.export(strict={strict})"
         # Results must be known before they are taken apart.
         hook = module.register_forward_hook(_register_results)
         try:
-            with stages.stage(strategy), torch.no_grad():
+            with stages.stage(strategy), torch.no_grad(), exporting_to_onnx():
                 return torch.export.export(
                     module,
-                    tuple(args),
-                    dict(kwargs),
+                    args,
+                    kwargs,
                     dynamic_shapes=shapes,
                     strict=strict,
                     prefer_deferred_runtime_asserts_over_guards=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec,
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from ...lowering import dtypes, random
-from ...lowering.dims import dims_of, expression, text
+from ...lowering.dims import dim_of, dims_of, expression, text
 from ...lowering.interpreter import lower_region
-from ...lowering.region import Region, is_symbolic, whole
+from ...lowering.region import Region, is_symbolic, tensors, whole
 from ...lowering.registry import Registry
 from ...lowering.verdict import verdict
 from ...runtime.errors import Reason, ReasonKind
@@ -28,7 +29,7 @@ from ...runtime.kernels import kernel_table
 from ...runtime.program import Program
 from ..options import DEFAULT_OPSET, NEWEST_OPSET
 from ..partition import is_operator
-from ..torch_private import FakeTensor, storage_of
+from ..torch_private import FakeTensor, real_tensors, storage_of
 from .calls import Classes, cut
 from .decompose import Decomposed
 from .fake import known_value
@@ -61,13 +62,15 @@ class NotConvertibleError(Exception):
 class Converted:
     """The model, those of its inputs that are tensors, and how often it has each ATen overload.
 
-    `conditions` on sizes must hold for its results to be right; `torch.export` checks them.
+    `conditions` on sizes must hold for its results to be right: a run ends in an error where one
+    does not, but for those that are `unchecked`.
     """
 
     model: ir.Model
     tensors: Sequence[ir.Value]
     operators: Mapping[str, int]
     conditions: Sequence[str]
+    unchecked: Sequence[str]
 
 
 def convert(
@@ -85,7 +88,7 @@ def convert(
     """
     gm = program.graph_module
     _keep_user_outputs(program, gm.graph)
-    conditions = _drop_checks(gm.graph)
+    conditions = list(dict.fromkeys([*_bounds(program, gm.graph), *_drop_checks(gm.graph)]))
     refused = [
         Refused(node, reason)
         for node in gm.graph.nodes
@@ -108,6 +111,7 @@ def convert(
         name="main_graph",
         strided=False,
         fused=fused,
+        conditions=conditions,
     )
     local = Functions(functions or {}, registry, kernels, fused=fused)
     apart = cut(gm, functions, _weight_names(program, gm.graph)) if functions else gm
@@ -126,7 +130,8 @@ def convert(
     model = ports.model(output.args[0])
     local.add_to(model)
     spell_out(model)
-    return Converted(model, ports.tensors, operators, conditions)
+    told, unchecked = ([str(c) for c in cs] for cs in (conditions, lowered.unchecked))
+    return Converted(model, ports.tensors, operators, told, unchecked)
 
 
 def _weight_names(program: Decomposed, graph: torch.fx.Graph) -> dict[str, str]:
@@ -182,19 +187,20 @@ _CHECKS = frozenset(
 )
 
 
-def _drop_checks(graph: torch.fx.Graph) -> list[str]:
+def _drop_checks(graph: torch.fx.Graph) -> list[sympy.Basic]:
     """Take out what only checks values, and what nothing reads then; the conditions on sizes."""
-    conditions: list[str] = []
+    conditions: list[sympy.Basic] = []
     for node in reversed(graph.nodes):
         checks = getattr(node.target, "_opname", None) in _CHECKS
         unread = node.op in ("call_function", "get_attr") and not node.users
         if checks or unread:
             conditions += _conditions(node)
             graph.erase_node(node)
-    return list(dict.fromkeys(reversed(conditions)))
+    conditions.reverse()
+    return conditions
 
 
-def _conditions(node: torch.fx.Node) -> Iterable[str]:
+def _conditions(node: torch.fx.Node) -> Iterable[sympy.Basic]:
     """What is asserted of sizes of inputs, but that two are the same: of names that says enough."""
     asserted = next(iter(node.args), None)
     val = asserted.meta.get("val") if isinstance(asserted, torch.fx.Node) else None
@@ -202,7 +208,26 @@ def _conditions(node: torch.fx.Node) -> Iterable[str]:
         expr = expression(val)
         same = isinstance(expr, sympy.Eq) and all(a.is_Symbol for a in expr.args)
         if not same and not free_unbacked_symbols(val) and expr.free_symbols:
-            yield str(expr)
+            yield expr
+
+
+def _bounds(program: Decomposed, graph: torch.fx.Graph) -> Iterable[sympy.Basic]:
+    """Those of the inputs' sizes. torch takes sizes for 2 or more, and checks no such bound either.
+
+    Ref: the guards of `torch/export/_unlift.py`
+    """
+    placeholders = graph.find_nodes(op="placeholder")
+    sizes = [dim for tensor in tensors(placeholders) for dim in dims_of(tensor.shape)]
+    numbers = (node.meta.get("val") for node in placeholders)
+    sizes += [dim_of(number) for number in numbers if isinstance(number, torch.SymInt)]
+    for symbol in dict.fromkeys(dim for dim in sizes if isinstance(dim, sympy.Symbol)):
+        bounds = program.ranges.get(symbol)
+        if bounds is None:
+            continue
+        if bounds.lower > 2:
+            yield sympy.Ge(symbol, bounds.lower)
+        if bounds.upper < sys.maxsize - 1:
+            yield sympy.Le(symbol, bounds.upper)
 
 
 def _sizes_where_numbers(node: torch.fx.Node, registry: Registry) -> Reason | None:
@@ -337,9 +362,9 @@ class _Ports:
             return
         own = value if value is not None else _value_of(tensor)
         own.name = self._free(name)
-        if tensor.is_complex():
-            tensor = torch.view_as_real(tensor.resolve_conj())
-        own.const_value = TorchTensor(tensor.detach(), name=own.name)
+        with real_tensors():  # in fake mode, views of what has values would have none
+            plain = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+            own.const_value = TorchTensor(plain.detach(), name=own.name)
         self._weights[key] = self._values[node] = own
         if value is not None:
             self._graph.inputs.remove(value)
@@ -356,7 +381,7 @@ class _Ports:
     def _note_ties(self) -> None:
         """torch.export gives a weight that has several names one of them."""
         for name, tensor in self._program.tensors.items():
-            if isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided:
+            if type(tensor) in _PLAIN and tensor.layout is torch.strided:
                 own = self._weights.get(_memory(tensor, name))
                 if own is not None and own.name != name:
                     own.meta.setdefault(OTHER_NAMES, []).append(name)
@@ -370,6 +395,9 @@ class _Ports:
         for value in ours:
             if value.name and value not in mine:
                 value.name = self._free(value.name)
+
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter, FakeTensor)  # others need not have memory
 
 
 def _value_of(tensor: torch.Tensor) -> ir.Value:

@@ -27,6 +27,7 @@ from ..decompositions import DECOMPOSITIONS
 from ..torch_private import (
     FakeTensorMode,
     OpOverload,
+    ValueRanges,
     export_decompositions,
     interpolation_whole,
     is_composite,
@@ -44,6 +45,7 @@ class Decomposed:
     graph_module: torch.fx.GraphModule
     signature: ExportGraphSignature
     tensors: Mapping[str, Any]  # weights and constants by name
+    ranges: Mapping[sympy.Symbol, ValueRanges[Any]]  # of the sizes of inputs
 
 
 def decomposed(program: ExportedProgram, registry: Registry) -> Decomposed:
@@ -54,7 +56,8 @@ def decomposed(program: ExportedProgram, registry: Registry) -> Decomposed:
         if gm is None:
             program = program.run_decompositions(dict(table))
             gm = program.graph_module
-    return Decomposed(gm, program.graph_signature, {**program.constants, **program.state_dict})
+    tensors = {**program.constants, **program.state_dict}
+    return Decomposed(gm, program.graph_signature, tensors, program.range_constraints)
 
 
 def _expanded(program: ExportedProgram, table: Table) -> torch.fx.GraphModule | None:

@@ -16,12 +16,13 @@ from torch.export import ExportedProgram
 
 from ...lowering.ops import registry as rules
 from ...lowering.random import register_random
-from ...lowering.registry import Operator, Registry, as_rule
+from ...lowering.registry import Operator, Registry, as_one_rule
 from ...lowering.symbolic import register_symbolic
 from ...runtime.errors import OptionError
 from ..dump import write_atomically
 from ..options import NEWEST_OPSET, check_writable
 from ..torch_private import OpOverload, OpOverloadPacket
+from .arguments import arguments, with_all_names
 from .calls import check_called, chosen
 from .capture import capture
 from .convert import NotConvertibleError, convert
@@ -40,7 +41,7 @@ _OLDEST_OPSET = 21
 
 def export(
     model: torch.nn.Module | Callable[..., Any] | ExportedProgram,
-    args: Sequence[Any] = (),
+    args: Sequence[Any] | torch.Tensor = (),
     f: str | os.PathLike[str] | None = None,
     *,
     kwargs: Mapping[str, Any] | None = None,
@@ -64,12 +65,16 @@ def export(
 ) -> ONNXProgram:
     """Export a module, a function or an `ExportedProgram` as one ONNX program.
 
-    `args` and `kwargs` are example inputs: tensors become inputs, anything else is fixed.
+    `args` and `kwargs` are example inputs: tensors become inputs, anything else is fixed. A single
+    tensor need not be in a tuple, and a dict at the end of `args` may hold the `kwargs`.
     `dynamic_shapes` is as `torch.export.export` takes it; a dimension may be given by its name
-    alone (`{"x": {0: "batch"}}`). With `f` the program is saved there, its weights beside it unless
-    `external_data=False`. `custom_translation_table` has a rule or an onnxscript function per
-    overload, in the place of ours. `optimize=False` keeps patterns as the nodes they were. `verify`
-    runs the program in onnxruntime on the example inputs and compares with the model itself.
+    alone (`{"x": {0: "batch"}}`), and arguments without such may be left out. Sizes for which the
+    model would compute something else end a run in an error that names the condition. With `f` the
+    program is saved there, its weights beside it unless `external_data=False`.
+    `custom_translation_table` has a rule or an onnxscript function per overload, in the place of
+    ours, or a list of functions, of which their annotations choose one. `optimize=False` keeps
+    patterns as the nodes they were. `verify` runs the program in onnxruntime on the example inputs
+    and compares with the model itself.
 
     Each call of a module of exactly one of the classes in `export_modules_as_functions` (True: of
     every class of the model's modules that is not torch's) is one node, of that name in the domain
@@ -90,12 +95,14 @@ def export(
             f"opset_version={opset_version}: choose {_OLDEST_OPSET} to {NEWEST_OPSET}"
         )
     artifacts = _Artifacts(Path(artifacts_dir), report, sarif_report, dump_exported_program)
-    args, kwargs = tuple(args), dict(kwargs or {})
+    args, kwargs = arguments(model, args, kwargs)
     functions = chosen(export_modules_as_functions, model)
     registry = _with_table(custom_translation_table or {})
     record = Record(_name(model), Stages())
     stages = record.stages
     try:
+        if not isinstance(model, ExportedProgram):
+            dynamic_shapes = with_all_names(model, args, kwargs, dynamic_shapes)
         exported = capture(model, args, kwargs, as_export_takes(dynamic_shapes), stages)
         record.captured = exported
         if export_modules_as_functions is not True:
@@ -112,12 +119,8 @@ def export(
             names = named_dims(model, args, kwargs, dynamic_shapes)
             symbols = rename_dims(converted.model, converted.tensors, names)
         record.conditions = [in_names(c, symbols) for c in converted.conditions]
-        if record.conditions:
-            log.warning(
-                "the model is right only for sizes with %s: torch.export checks that, the file "
-                "does not",
-                "; ".join(record.conditions[:5]),
-            )
+        record.unchecked = [in_names(c, symbols) for c in converted.unchecked]
+        _tell_conditions(record)
         rename_ports(converted.model, "input", input_names)
         rename_ports(converted.model, "output", output_names)
         record.result = converted.model
@@ -142,6 +145,17 @@ def export(
     finally:
         artifacts.write(record)
     return made
+
+
+def _tell_conditions(record: Record) -> None:
+    if record.conditions:
+        shown = "; ".join(record.conditions[:5])
+        log.info("the model runs for sizes with %s, and ends in an error for others", shown)
+    if record.unchecked:
+        log.warning(
+            "the model is right only for sizes with %s, which the file does not check",
+            "; ".join(record.unchecked[:5]),
+        )
 
 
 def _check(
@@ -201,9 +215,11 @@ def _with_table(table: Mapping[Any, Any]) -> Registry:
     register_random(own)
     register_symbolic(own)
     for op, functions in table.items():
-        given = functions if isinstance(functions, Sequence) else [functions]
+        given = list(functions) if isinstance(functions, Sequence) else [functions]
+        if not given:
+            raise OptionError(f"custom_translation_table: no function is given for {op}")
         for overload in _overloads(op):
-            own.register(overload, as_rule(overload, given[0]), replace=True)
+            own.register(overload, as_one_rule(overload, given), replace=True)
     return own
 
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 from torch.export import Dim
 
+from ...lowering.conditions import CONDITION
 from ...runtime.errors import OptionError
 from ..torch_private import pytree
 
@@ -91,6 +92,9 @@ def rename_dims(
             value.shape = ir.Shape(
                 [d if isinstance(d, int) else _renamed(d, symbols) for d in value.shape]
             )
+    for node in model.graph if symbols else ():
+        if node.name and node.name.startswith(CONDITION):
+            node.name = in_names(node.name, symbols)
     return symbols
 
 

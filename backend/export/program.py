@@ -14,6 +14,7 @@ from onnx_ir.tensor_adapters import TorchTensor
 
 from ...runtime.errors import OptionError
 from ..torch_private import FakeTensor
+from .arguments import inputs
 from .errors import OnnxExporterError
 
 OTHER_NAMES = "names of the same weight"  # in an initializer's `meta`
@@ -23,6 +24,19 @@ Weights: TypeAlias = "Mapping[str, torch.Tensor] | str | os.PathLike[str]"
 
 class ONNXProgram(torch.onnx.ONNXProgram):
     """A `torch.onnx.ONNXProgram` of a model that may have been fake when it was exported."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Sequence[torch.Tensor]:  # noqa: ANN401 - the model's
+        """Run in onnxruntime, on arguments as the model takes them: see `inputs`."""
+        return super().__call__(*self._inputs(args, kwargs))
+
+    def call_reference(self, *args: Any, **kwargs: Any) -> Sequence[torch.Tensor]:  # noqa: ANN401 - the model's
+        """Run in ONNX's reference implementation, on arguments as the model takes them."""
+        return super().call_reference(*self._inputs(args, kwargs))
+
+    def _inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        if self.exported_program is None:
+            return (*args, *kwargs.values())
+        return inputs(self.exported_program, args, kwargs)
 
     def optimize(self) -> None:
         """Nothing is left to do: nodes are merged and fused as the graph is lowered."""

@@ -35,7 +35,8 @@ class Record:
     captured: ExportedProgram | None = None
     operators: Mapping[str, int] = field(default_factory=dict[str, int])
     refused: Sequence[Refused] = ()
-    conditions: Sequence[str] = ()  # on sizes, that the file does not check
+    conditions: Sequence[str] = ()  # on sizes
+    unchecked: Sequence[str] = ()  # those that the file takes for granted
     result: ir.Model | None = None
     error: Exception | None = None
 
@@ -79,8 +80,11 @@ def markdown(record: Record) -> str:
         lines += ["", "## Operators without an ONNX form", "", *_refused(record.refused)]
     if record.conditions:
         lines += ["", "## Sizes that it is right for", ""]
-        lines += ["`torch.export` checks these conditions, the file does not:", ""]
-        lines += [f"- `{condition}`" for condition in record.conditions]
+        lines += ["A run with sizes that are others than these ends in an error:", ""]
+        lines += [
+            f"- `{c}`" + (" (the file does not check it)" if c in record.unchecked else "")
+            for c in record.conditions
+        ]
     failed = [s for s in record.stages.done if s.outcome is Outcome.FAILED]
     for stage in failed:
         lines += [
@@ -91,7 +95,12 @@ def markdown(record: Record) -> str:
         ]
     if record.result is not None:
         lines += ["", "## The ONNX model", "", *_ports(record.result), ""]
-        lines += _histogram("node", Counter(_kind(n) for n in record.result.graph.all_nodes()))
+        calls = Counter(_kind(n) for n in record.result.graph.all_nodes())
+        lines += _histogram("node", calls)
+        for function in record.result.functions.values():
+            nodes = Counter(_kind(n) for n in function.all_nodes())
+            lines += ["", f"The function `{function.domain}.{function.name}`:", ""]
+            lines += _histogram("node", nodes)
     if record.operators:
         lines += ["", "## ATen operators", "", *_histogram("operator", record.operators)]
     if record.captured is not None:

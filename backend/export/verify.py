@@ -68,7 +68,8 @@ def compare(
     if _difference(program, found, captured()) is None:
         difference += (
             "\nthe program that torch.export captured differs from the model in the same way: does "
-            "the model, or a library that it uses, ask torch.compiler.is_exporting()?"
+            "the model, or a library that it uses, ask torch.compiler.is_exporting() or "
+            "torch.onnx.is_in_onnx_export()?"
         )
     raise OnnxExporterError(f"verify: {difference}")
 

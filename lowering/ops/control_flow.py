@@ -8,7 +8,8 @@ import sympy
 import torch
 from torch.fx import GraphModule
 
-from ..dims import Dims, simplify
+from ..conditions import truth
+from ..dims import Dims
 from ..registry import lowers
 from ..rule import Operand, Rule, metas
 from ..value import Value
@@ -125,32 +126,7 @@ def _truth(cx: Rule, condition: Value | sympy.Basic) -> Value:
     """bool [] of one element, or of a condition on sizes."""
     if isinstance(condition, Value):
         return cx.reshape(condition, ())
-    if isinstance(condition, (sympy.logic.boolalg.BooleanTrue, sympy.logic.boolalg.BooleanFalse)):
-        return cx.scalar(bool(condition), torch.bool)
-    if isinstance(condition, sympy.Not):
-        return cx.op.Not(_truth(cx, condition.args[0]))
-    if isinstance(condition, (sympy.And, sympy.Or)):
-        first, *others = (_truth(cx, a) for a in condition.args)
-        for other in others:
-            first = (cx.op.And if isinstance(condition, sympy.And) else cx.op.Or)(first, other)
-        return first
-    if isinstance(condition, sympy.Ne):
-        return cx.op.Not(_truth(cx, sympy.Eq(*condition.args)))
-    compare = _COMPARISONS.get(type(condition))
-    if compare is None:
-        cx.decline(f"the condition {condition} on sizes")
-    a, b = (cx.scalar(simplify(a), torch.int64) for a in condition.args)
-    result: Value = getattr(cx.op, compare)(a, b)
-    return result
-
-
-_COMPARISONS: dict[type[sympy.Basic], str] = {
-    sympy.StrictGreaterThan: "Greater",
-    sympy.GreaterThan: "GreaterOrEqual",
-    sympy.StrictLessThan: "Less",
-    sympy.LessThan: "LessOrEqual",
-    sympy.Equality: "Equal",
-}
+    return truth(cx, condition)
 
 
 def _parameters(graph: GraphModule, count: int) -> list[tuple[torch.dtype, Dims]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -373,16 +374,92 @@ class OfSixteenParts(nn.Module):
         return parts.reshape(4, -1) + 1
 
 
-def test_conditions_on_sizes_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    export(
+def test_conditions_on_sizes_are_told_and_checked(tmp_path: Path) -> None:
+    x = torch.rand(16)
+    program = export(
         OfSixteenParts(),
-        (torch.rand(16),),
+        (x,),
         dynamic_shapes={"x": {0: "length"}},
         report=True,
         artifacts_dir=tmp_path,
     )
     (page,) = tmp_path.glob("*.md")
-    assert "Sizes that it is right for" in page.read_text(encoding="utf-8")
-    (message,) = [r.getMessage() for r in caplog.records if r.name.endswith("exporter")]
+    text = page.read_text(encoding="utf-8")
+    assert "Sizes that it is right for" in text
+    assert "length" in text.split("Sizes that it is right for")[1]
+    close(run(program, {"x": x}), [OfSixteenParts()(x)])
+    longer = torch.rand(24)
+    close(run(program, {"x": longer}), [OfSixteenParts()(longer)])
+    with pytest.raises(Exception, match=r"condition on sizes: .*length"):
+        run(program, {"x": torch.rand(14)})  # seven parts of two, for four rows
+
+
+class Blocks(nn.Module):
+    """Eager takes another way for a length that is no multiple of 4."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] % 4 == 0 and x.shape[0] < 100:
+            return x + 1
+        return x - 1
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_sizes_for_which_the_model_goes_another_way_are_refused(*, optimize: bool) -> None:
+    x = torch.rand(8)
+    program = export(Blocks(), (x,), dynamic_shapes={"x": {0: "n"}}, optimize=optimize, verify=True)
+    for size in (4, 96):
+        close(run(program, {"x": x[:1].repeat(size)}), [Blocks()(x[:1].repeat(size))])
+    for size, condition in ((6, r"Mod\(n, 4\)"), (104, "n <= 9[69]|n < 100")):
+        with pytest.raises(Exception, match=f"condition on sizes: .*({condition})"):
+            run(program, {"x": torch.rand(size)})
+
+
+def test_bounds_that_are_given_are_checked_and_those_of_torch_are_not() -> None:
+    def halves(x: Tensor) -> Tensor:
+        return x / 2
+
+    program = export(halves, (torch.rand(8),), dynamic_shapes={"x": {0: Dim("n", min=4, max=16)}})
+    for size in (4, 16):
+        close(run(program, {"x": torch.ones(size)}), [torch.ones(size) / 2])
+    for size, bound in ((3, "n >= 4"), (17, "n <= 16")):
+        with pytest.raises(Exception, match=f"condition on sizes: {bound}"):
+            run(program, {"x": torch.ones(size)})
+    free = export(halves, (torch.rand(8),), dynamic_shapes={"x": {0: "n"}})
+    for size in (1, 0):
+        close(run(free, {"x": torch.ones(size)}), [torch.ones(size) / 2])
+    assert not [n for n in free.model.graph if n.name and "condition" in n.name]
+
+
+def test_a_condition_is_checked_where_the_results_are_of_sizes_alone() -> None:
+    def counted(x: Tensor) -> Tensor:
+        torch._check(x.shape[0] < 12)
+        return torch.arange(x.shape[0])
+
+    program = export(counted, (torch.rand(8),), dynamic_shapes={"x": {0: "n"}})
+    close(run(program, {"x": torch.rand(11)}), [torch.arange(11)])
+    with pytest.raises(Exception, match="condition on sizes: n <"):
+        run(program, {"x": torch.rand(13)})
+
+
+def test_a_condition_of_two_inputs_is_checked() -> None:
+    def longer(x: Tensor, y: Tensor) -> Tensor:
+        torch._check(x.shape[0] > y.shape[0])
+        return x[: y.shape[0]] * y
+
+    shapes = {"x": {0: "n"}, "y": {0: "m"}}
+    program = export(longer, (torch.rand(8), torch.rand(5)), dynamic_shapes=shapes)
+    x, y = torch.rand(9), torch.rand(3)
+    close(run(program, {"x": x, "y": y}), [longer(x, y)])
+    with pytest.raises(Exception, match=r"condition on sizes: .*n"):
+        run(program, {"x": y, "y": x})
+
+
+def test_conditions_that_cannot_be_checked_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    def of_even_length(x: Tensor) -> Tensor:
+        torch._check((x.shape[0] & 1) == 0)
+        return x + 1
+
+    export(of_even_length, (torch.rand(8),), dynamic_shapes={"x": {0: "length"}})
+    (message,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert "right only for sizes with" in message
     assert "length" in message
