@@ -63,9 +63,13 @@ class Contract:
 
 
 def compile_graph(
-    gm: torch.fx.GraphModule, options: Options, frame: Frame, contract: Contract
+    gm: torch.fx.GraphModule,
+    options: Options,
+    frame: Frame,
+    contract: Contract,
+    kind: str = "inference",
 ) -> BoxedFn:
-    """An inference graph: regions in ONNX Runtime, the rest in eager."""
+    """A graph of that kind: regions in ONNX Runtime, the rest in eager."""
     providers = options.chosen_providers()
     if options.dump_dir is not None:
         dump_graph(options.dump_dir, gm, frame.compile_id)
@@ -102,9 +106,7 @@ def compile_graph(
         if options.dump_dir is not None:
             dump(options.dump_dir, program, frame.compile_id, len(records) - 1)
     eager = tuple(EagerOp(str(n.target), r, location(n)) for n, r in lowered.plan.eager)
-    record = GraphRecord(
-        frame, "inference", lowered.plan.native, eager, tuple(records), lowered.timings
-    )
+    record = GraphRecord(frame, kind, lowered.plan.native, eager, tuple(records), lowered.timings)
     state.record(record)
     log.info(
         "frame %s: %d operators in %d regions, %d in eager",

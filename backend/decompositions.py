@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .gradients import GRADIENTS
 from .torch_private import OpOverload
 
 aten = torch.ops.aten
@@ -86,4 +87,5 @@ def cholesky(self: Tensor, upper: bool = False) -> Tensor:
 DECOMPOSITIONS: Mapping[OpOverload, Callable[..., Any]] = {
     aten._transformer_encoder_layer_fwd.default: encoder_layer,
     aten.cholesky.default: cholesky,
+    **GRADIENTS,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,8 @@ import torch
 import torch.fx
 
 from ..lowering.ops import registry
-from ..runtime.errors import DynamoOnnxError, Reason, ReasonKind
-from .compile import Contract, compile_graph, leave_to_eager
+from ..runtime.errors import DynamoOnnxError
+from .compile import Contract, compile_graph
 from .decompositions import DECOMPOSITIONS
 from .options import Options
 from .state import Frame, reset
@@ -25,6 +26,7 @@ from .torch_private import (
     graph_break,
     input_source,
     interpolation_whole,
+    min_cut,
     offset_outputs,
     real_tensors,
     translated_code,
@@ -52,6 +54,7 @@ def onnx(
             fw_compiler=partial(_compile_training, options=chosen, frame=frame, kind="forward"),
             bw_compiler=partial(_compile_training, options=chosen, frame=frame, kind="backward"),
             inference_compiler=partial(_compile_inference, options=chosen, frame=frame),
+            partition_fn=min_cut,
             decompositions=decompositions_without(registry.__contains__, DECOMPOSITIONS),
         )
         with interpolation_whole(registry.__contains__):
@@ -80,12 +83,12 @@ def _compile_training(
     frame: Frame,
     kind: str,
 ) -> BoxedFn:
-    reason = Reason(
-        ReasonKind.AUTOGRAD,
-        f"the {kind} graph of a computation that records gradients",
-        "call under torch.no_grad() for inference",
-    )
-    return leave_to_eager(gm, options, frame, kind, reason)
+    """A forward or backward graph. Weights change with every step: none is frozen or quantized."""
+    with real_tensors():
+        contract = Contract(frozenset(), (), frozenset())
+        if kind == "forward":
+            contract = replace(contract, written=written_inputs(), offset_outputs=offset_outputs())
+        return compile_graph(gm, replace(options, quantize=None), frame, contract, kind)
 
 
 _ACCESS = re.compile(r"\['?([^'\]]+)'?\]|\.([A-Za-z_]\w*)")

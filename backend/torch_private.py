@@ -26,6 +26,9 @@ from torch._dynamo.symbolic_convert import InstructionTranslator  # 2.11-2.13
 from torch._dynamo.utils import graph_break_reasons  # 2.11-2.13
 from torch._export.utils import _is_preservable_cia_op  # 2.11-2.13
 from torch._functorch._aot_autograd.schemas import OutputType  # 2.11-2.13
+from torch._functorch.partitioners import (
+    min_cut_rematerialization_partition as min_cut,  # 2.11-2.13
+)
 from torch._guards import CompileContext, TracingContext  # 2.11-2.13
 from torch._ops import OpOverload, OpOverloadPacket  # 2.11-2.13
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # 2.11-2.13
@@ -66,6 +69,7 @@ __all__ = [
     "input_source",
     "interpolation_whole",
     "is_composite",
+    "min_cut",
     "offset_outputs",
     "pytree",
     "real_tensors",

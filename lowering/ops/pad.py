@@ -137,18 +137,26 @@ def slice_backward(
     end: Dim,
     step: Dim,
 ) -> Value:
-    """grad [*A, L, *B] -> [*A, N, *B] of zeros with grad at [start:end]."""
+    """grad [*A, L, *B] -> [*A, N, *B] of zeros with grad at [start:end:step]."""
     rank = len(input_sizes)
     axis = cx.axis(dim, rank)
     size, length = input_sizes[axis], grad_output.known_dims[axis]
-    if step != 1 or not isinstance(start, int) or (start < 0 and not isinstance(size, int)):
-        cx.decline("slice_backward with a step, or with a start known at run time only")
+    if not isinstance(step, int) or not isinstance(start, int):
+        cx.decline("slice_backward with a start or step known at run time only")
+    if start < 0 and not isinstance(size, int):
+        cx.decline("slice_backward from the end of a size known at run time only")
     if length == size:
         return grad_output
     at = max(start + size, 0) if start < 0 else start
     if length == 0:
         return cx.zeros(cx.out.dims, cx.out.dtype)
-    rest = size - at - length
+    if step > 1:  # each element, and the zeros up to the next one
+        dims = grad_output.known_dims
+        none, zeros = _on_axis(0, axis, rank + 1), _on_axis(step - 1, axis + 1, rank + 1)
+        spaced = pad_constant(cx, cx.unsqueeze(grad_output, axis + 1), none, zeros)
+        length = simplify(length * step)
+        grad_output = cx.reshape(spaced, (*dims[:axis], length, *dims[axis + 1 :]))
+    rest = size - at - length  # negative where the zeros reach beyond the end
     return pad_constant(cx, grad_output, _on_axis(at, axis, rank), _on_axis(rest, axis, rank))
 
 

@@ -253,26 +253,6 @@ def test_dynamic_sizes_between_regions_and_eager_operators() -> None:
     assert dynamo_onnx.report(ours).graphs == 1
 
 
-def test_computations_that_record_gradients_run_in_eager_and_say_so() -> None:
-    model = nn.Linear(4, 2)
-    ours = torch.compile(model, backend="onnx")
-    x = torch.randn(3, 4)
-    ours(x).sum().backward()
-    gradient = model.weight.grad
-    model.weight.grad = None
-    model(x).sum().backward()
-    same(gradient, model.weight.grad)
-    report = dynamo_onnx.report(ours)
-    assert report.native_ops == 0
-    assert {f.reason.kind.value for f in report.fallbacks} == {"requires grad"}
-
-
-def test_gradients_under_strict_are_an_unsupported_error() -> None:
-    ours = compiled(nn.Linear(4, 2))
-    with pytest.raises(dynamo_onnx.UnsupportedError, match="no_grad"):
-        ours(torch.randn(3, 4))
-
-
 def test_grad_mode_and_no_grad_on_one_module() -> None:
     model = nn.Linear(4, 2)
     ours = torch.compile(model, backend="onnx")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.testing._internal import common_methods_invocations
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
+
+from .modules import PREFIX, module_functions
 
 # op_db seeds random operators inside the call, in a context manager that Dynamo does not capture.
 # The sweep seeds before each call itself.
@@ -29,6 +31,7 @@ DTYPES = {
     "complex64": torch.complex64,
 }
 VARIANTS = ("function", "dynamic", "inplace", "out")
+GRADIENT = "gradient"  # a variant of its own: the result, and the gradients of all inputs
 
 # What these return is whatever the memory held: only dtype, shape and strides are defined.
 UNDEFINED_VALUES = frozenset(
@@ -58,7 +61,8 @@ class Case:
 class Call:
     """A case made ready: `fn(*args)`, all of whose tensors are in args.
 
-    The last `outs` of them are for `out=`; the values are compared if `defined`.
+    The last `outs` of them are for `out=`; the values are compared if `defined`. `sources` are the
+    positions of those that have gradients.
     """
 
     case: Case
@@ -66,6 +70,58 @@ class Call:
     args: tuple[Any, ...]
     outs: int
     defined: bool
+    sources: tuple[int, ...] = ()
+
+    def made(self, fn: Callable[..., Any], args: Sequence[torch.Tensor]) -> Any:
+        """What the case is about, by this form of `fn`."""
+        if self.case.variant == GRADIENT:
+            return gradients(fn, args, self.sources)
+        return fn(*args)
+
+
+def gradients(fn: Callable[..., Any], args: Sequence[torch.Tensor], sources: Sequence[int]) -> Any:
+    """The result, and the gradients of the tensors at these positions.
+
+    What comes from behind is no two times the same; a result without gradients is all there is.
+    """
+    with torch.enable_grad():
+        given = [a.detach().requires_grad_(i in sources) for i, a in enumerate(args)]
+        result = fn(*given)
+        outs = [
+            leaf
+            for leaf in pytree.tree_leaves(result)
+            if isinstance(leaf, torch.Tensor) and leaf.requires_grad
+        ]
+        behind = [torch.arange(out.numel()).cos().to(out.dtype).reshape(out.shape) for out in outs]
+        reached = [given[i] for i in sources]
+        found = torch.autograd.grad(outs, reached, behind, allow_unused=True) if outs else ()
+    return result, found
+
+
+def gradient_calls(name: str, dtype: str, samples: int) -> Iterator[Call]:
+    """The differentiable calls of an operator of op_db, or of a module of module_db."""
+    if name.startswith(PREFIX):
+        every = list(module_functions(name, DTYPES[dtype]))
+        for index, (fn, args) in enumerate(spread(every, 3 * samples)):
+            yield _with_sources(Call(Case(name, dtype, GRADIENT, index), fn, args, 0, defined=True))
+        return
+    for op in op_db:
+        if _full_name(op) != name or DTYPES[dtype] not in op.supported_backward_dtypes("cpu"):
+            continue
+        for index, sample in enumerate(_samples(op, DTYPES[dtype], samples, gradients=True)):
+            call = _call(Case(name, dtype, GRADIENT, index), op.op, sample, op)
+            if call is not None:
+                yield _with_sources(call)
+
+
+def _with_sources(call: Call) -> Call:
+    sources = tuple(i for i, a in enumerate(call.args) if a.requires_grad)
+    return replace(call, args=tuple(a.detach() for a in call.args), sources=sources)
+
+
+def spread(every: Sequence[Any], count: int) -> list[Any]:
+    """The first, and others by chance, the same each time."""
+    return [*every[:1], *random.Random(0).sample(every[1:], max(0, min(count, len(every)) - 1))]
 
 
 def operator_names() -> list[str]:
@@ -154,14 +210,14 @@ def _function(op: Any, variant: str) -> Any:
     return op.op
 
 
-def _samples(op: Any, dtype: torch.dtype, count: int) -> list[Any]:
+def _samples(op: Any, dtype: torch.dtype, count: int, *, gradients: bool = False) -> list[Any]:
     """Samples spread over op_db's, with one non-contiguous and, where there is one, one empty."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        every = list(op.sample_inputs("cpu", dtype, requires_grad=False))
+        every = list(op.sample_inputs("cpu", dtype, requires_grad=gradients))
     if not every:
         return []
-    chosen = every[:1] + random.Random(0).sample(every[1:], min(count - 1, len(every) - 1))
+    chosen = spread(every, count)
     empty = [s for s in every if _is_empty(s)]
     if count > 1 and empty and not any(_is_empty(s) for s in chosen):
         chosen[-1] = empty[0]

@@ -21,6 +21,7 @@ from typing import Any
 
 from .cases import DTYPES, operator_names
 from .coverage import coverage
+from .modules import module_names
 
 ROOT = Path(__file__).parents[2]
 PROGRESS_S = 30.0
@@ -33,6 +34,7 @@ class Job:
     name: str
     dtype: str
     samples: int
+    gradients: bool
 
 
 @dataclass
@@ -83,7 +85,13 @@ class Sweep:
         """Run one job; the key of the case that ended the process, if one did."""
         current = f"{job.name}/{job.dtype}/samples/0"
         for message in worker.answers(
-            {"name": job.name, "dtype": job.dtype, "samples": job.samples, "skip": skip}
+            {
+                "name": job.name,
+                "dtype": job.dtype,
+                "samples": job.samples,
+                "gradients": job.gradients,
+                "skip": skip,
+            }
         ):
             with self.lock:
                 if "start" in message:
@@ -138,17 +146,22 @@ def main() -> int:
     """Run the sweep; the exit code is 1 if anything was wrong or crashed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ops", help="only operators whose name matches this pattern")
-    parser.add_argument("--dtypes", default=",".join(DTYPES), help="comma-separated")
+    parser.add_argument("--dtypes", help="comma-separated; all, or float32 for gradients")
+    parser.add_argument("--gradients", action="store_true", help="forward and backward instead")
     parser.add_argument("--samples", type=int, default=4, help="inputs per operator and dtype")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "conformance-ops.json")
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--coverage", action="store_true", help="write docs/coverage.md")
     options = parser.parse_args()
     jobs: queue.Queue[Job] = queue.Queue()
-    for name in operator_names():
+    names, what, dtypes = operator_names(), "ops", ",".join(DTYPES)
+    if options.gradients:
+        names, what, dtypes = [*names, *module_names()], "gradients", "float32"
+    options.out = options.out or ROOT / "build" / f"conformance-{what}.json"
+    for name in names:
         if options.ops is None or re.search(options.ops, name):
-            for dtype in options.dtypes.split(","):
-                jobs.put(Job(name, dtype, options.samples))
+            for dtype in (options.dtypes or dtypes).split(","):
+                jobs.put(Job(name, dtype, options.samples, options.gradients))
     sweep, total = Sweep(), jobs.qsize()
     chosen = {(job.name, job.dtype) for job in jobs.queue}
     others = _others(options.out, chosen)

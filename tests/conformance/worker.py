@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ import torch
 import dynamo_onnx
 from dynamo_onnx.runtime.errors import ReasonKind
 
-from .cases import Call, calls
+from .cases import Call, calls, gradient_calls
 from .compare import (
     ILL_CONDITIONED,
     OPEN_AMONG_TIES,
@@ -43,7 +44,8 @@ def main() -> None:
     logging.getLogger("torch").setLevel(logging.CRITICAL)
     for line in sys.stdin:
         job = json.loads(line)
-        for call in _calls(job["name"], job["dtype"], job["samples"]):
+        source = gradient_calls if job["gradients"] else calls
+        for call in _calls(source, job["name"], job["dtype"], job["samples"]):
             if call.case.key in job["skip"]:
                 continue
             _say({"start": call.case.key})
@@ -88,7 +90,7 @@ def _run(call: Call) -> dict[str, Any]:
     args = [_like(a) for a in call.args]
     torch.manual_seed(0)
     try:
-        expected = call.fn(*args)
+        expected = call.made(call.fn, args)
     except TooSlow:
         raise
     except Exception as error:  # noqa: BLE001 - whatever eager does not accept is no case
@@ -98,7 +100,7 @@ def _run(call: Call) -> dict[str, Any]:
     )
     torch.manual_seed(0)
     try:
-        got = compiled(*ours)
+        got = call.made(compiled, ours)
     except TooSlow:
         raise
     except Exception as error:  # noqa: BLE001 - any exception where eager has an answer
@@ -140,7 +142,7 @@ def _fails_without_us(call: Call) -> bool:
         call.fn, backend="aot_eager", dynamic=True if call.case.variant == "dynamic" else None
     )
     try:
-        compiled(*[_like(a) for a in call.args])
+        call.made(compiled, [_like(a) for a in call.args])
     except Exception:  # noqa: BLE001 - that it fails is the answer
         return True
     return False
@@ -155,7 +157,7 @@ def _differs_without_us(call: Call, expected: Any, written: list[torch.Tensor]) 
     torch.manual_seed(0)
     args = [_like(a) for a in call.args]
     try:
-        found = _difference(call, compiled(*args), expected)
+        found = _difference(call, call.made(compiled, args), expected)
     except Exception:  # noqa: BLE001 - that it fails is a difference
         return True
     return bool(found or difference(args[: len(written)], written))
@@ -187,9 +189,11 @@ def _like(tensor: torch.Tensor) -> torch.Tensor:
     return copy.conj() if tensor.is_conj() else copy
 
 
-def _calls(name: str, dtype: str, samples: int) -> list[Call]:
+def _calls(
+    source: Callable[[str, str, int], Iterator[Call]], name: str, dtype: str, samples: int
+) -> list[Call]:
     try:
-        return list(calls(name, dtype, samples))
+        return list(source(name, dtype, samples))
     except Exception as error:  # noqa: BLE001 - op_db cannot make samples on this machine
         _say({"unavailable": f"{name} {dtype}", "detail": f"{type(error).__name__}: {error}"[:200]})
         return []

@@ -1,0 +1,290 @@
+"""Backward operators that torch keeps whole, in terms of others: for the graphs of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .torch_private import OpOverload
+
+aten = torch.ops.aten
+
+
+def attention_backward(
+    grad_out: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    logsumexp: Tensor,
+    dropout_p: float,
+    is_causal: bool,
+    *,
+    attn_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """grad_out, query, out [B, H, L, E]; key, value [B, Hk, S, E] -> those of query, key, value.
+
+    The scores are computed again, and so is their log-sum-exp: then the forward pass need not
+    return it, and takes the operator that has the whole of attention. A row that is left out whole
+    has gradients of zero. Dropout never comes here: torch takes other operators for it.
+    """
+    assert dropout_p == 0.0, "this operator is for attention without dropout"
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = (query @ key.transpose(2, 3)) * factor
+    if is_causal:
+        rows, columns = scores.shape[2:]
+        seen = torch.ones(rows, columns, dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~seen, -math.inf)
+    weights = (scores if attn_mask is None else scores + attn_mask).softmax(-1)
+    if attn_mask is not None:
+        weights = weights.masked_fill(weights.isnan(), 0.0)
+    grad_value = weights.transpose(2, 3) @ grad_out
+    grad_weights = grad_out @ value.transpose(2, 3)
+    grad_scores = weights * (grad_weights - (grad_out * out).sum(-1, keepdim=True)) * factor
+    grad_query = grad_scores @ key
+    grad_key = grad_scores.transpose(2, 3) @ query
+    if groups > 1:
+        grad_key, grad_value = (x.unflatten(1, (-1, groups)).sum(2) for x in (grad_key, grad_value))
+    return grad_query, grad_key, grad_value
+
+
+def convolution_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias_sizes: Sequence[int] | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    output_mask: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """grad_output [N, O, *out], input [N, I, *in], weight -> the gradients that the mask asks for.
+
+    Convolving and transposed convolving are each other's gradients by the input. By the weight it
+    is one convolution as well, of the input by grad_output, with batch and channels exchanged.
+    """
+    rank = input.dim() - 2
+    stride, padding, dilation, output_padding = (
+        [*given] * rank if len(given) == 1 else [*given]
+        for given in (stride, padding, dilation, output_padding)
+    )
+    wants_input, wants_weight, wants_bias = output_mask
+    grad_input = grad_weight = grad_bias = None
+    if wants_input and transposed:
+        grad_input = aten.convolution(
+            grad_output, weight, None, stride, padding, dilation, False, [0] * rank, groups
+        )
+    elif wants_input:
+        spans = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        made = [
+            (n - 1) * s - 2 * p + span
+            for n, s, p, span in zip(grad_output.shape[2:], stride, padding, spans, strict=True)
+        ]
+        missing = [size - m for size, m in zip(input.shape[2:], made, strict=True)]
+        grad_input = aten.convolution(
+            grad_output, weight, None, stride, padding, dilation, True, missing, groups
+        )
+    if wants_weight:
+        image, kernel = (grad_output, input) if transposed else (input, grad_output)
+        grad_weight = _weight_gradient(
+            image, kernel, weight.shape, stride, padding, dilation, groups
+        )
+    if wants_bias:
+        grad_bias = grad_output.sum([0, *range(2, rank + 2)])
+    return grad_input, grad_weight, grad_bias
+
+
+def _weight_gradient(
+    image: Tensor,
+    kernel: Tensor,
+    dims: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """image [N, G*A, *in], kernel [N, G*B, *out] -> [G*B, A, *sizes]: sums over all positions."""
+    rank = image.dim() - 2
+    pointwise = all(k == 1 for k in dims[2:]) and not any(padding)
+    if pointwise and groups == 1:
+        if any(s != 1 for s in stride):
+            for axis, (s, n) in enumerate(zip(stride, kernel.shape[2:], strict=True)):
+                image = aten.slice(image, axis + 2, 0, (n - 1) * s + 1, s)
+        rows, columns = (x.transpose(0, 1).flatten(1) for x in (kernel, image))
+        return (rows @ columns.t()).reshape(dims)
+    # [N, G*A, *in] -> [A, G*N, *in] and [N, G*B, *out] -> [G*B, N, *out]
+    image = image.unflatten(1, (groups, -1)).permute(2, 1, 0, *range(3, rank + 3)).flatten(1, 2)
+    kernel = kernel.transpose(0, 1)
+    found = aten.convolution(
+        image, kernel, None, dilation, padding, stride, False, [0] * rank, groups
+    )
+    for axis, size in enumerate(dims[2:]):
+        found = found.narrow(axis + 2, 0, size)  # a stride can leave a rest of the input unread
+    return found.transpose(0, 1)
+
+
+def adaptive_average_backward(grad_output: Tensor, self: Tensor, *, rank: int) -> Tensor:
+    """grad_output [*, C, *out], self [*, C, *in] -> [*, C, *in]: each mean's share to its inputs.
+
+    Along each axis what is read is a matrix [in, out] that the sizes give.
+    """
+    for axis in range(grad_output.dim() - rank, grad_output.dim()):
+        size, count = self.shape[axis], grad_output.shape[axis]
+        if count == 1:
+            grad_output = (
+                grad_output.expand(*(size if i == axis else -1 for i in range(grad_output.dim())))
+                / size
+            )
+        else:
+            one = torch.eye(size, dtype=self.dtype, device=self.device)[None]
+            shares = aten._adaptive_avg_pool2d(one.unsqueeze(3), [count, 1]).squeeze(3)[0]
+            grad_output = _along(grad_output, axis, shares)
+    return grad_output
+
+
+def average_pool_backward(
+    grad_output: Tensor,
+    self: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+    *,
+    rank: int,
+) -> Tensor:
+    """grad_output [*, C, *out], self [*, C, *in] -> [*, C, *in]: each mean's share to its inputs.
+
+    A window is a product of ranges, and so is what it divides by: along each axis a matrix
+    [in, out].
+    """
+    kernel, padding = (
+        [*given] * rank if len(given) == 1 else [*given] for given in (kernel_size, padding)
+    )
+    step = [*stride] * rank if len(stride) == 1 else [*stride] or kernel
+    first = grad_output.dim() - rank
+    for axis, (k, s, p) in enumerate(zip(kernel, step, padding, strict=True)):
+        size, count = self.shape[first + axis], grad_output.shape[first + axis]
+        start = torch.arange(count, device=self.device) * s - p
+        end = (start + k).clamp(max=size + p)
+        inside = torch.arange(size, device=self.device)[:, None]
+        seen = (inside >= start) & (inside < end)  # [in, out]
+        if divisor_override is None:
+            counted = end - start if count_include_pad else seen.sum(0)
+        else:
+            counted = torch.full_like(start, divisor_override if axis == 0 else 1)
+        grad_output = _along(grad_output, first + axis, seen.to(self.dtype) / counted)
+    return grad_output
+
+
+def interpolation_backward(interpolate: OpOverload, rank: int) -> Callable[..., Tensor]:
+    """The gradient of an interpolation, which along each axis is a matrix [in, out].
+
+    `interpolate` is the operator for one axis [1, in, in], or for two of which the last one has
+    size 1. What it makes of the unit vectors is the matrix.
+    """
+    axes = 1 if interpolate.name().split(".")[0].endswith("1d") else 2
+
+    def backward(
+        grad_output: Tensor,
+        output_size: Sequence[int],
+        input_size: Sequence[int],
+        *others: Any,  # noqa: ANN401 - align_corners for some, then a scale or None for each axis
+    ) -> Tensor:
+        corners, scales = others[: len(others) - rank], others[len(others) - rank :]
+        for axis in range(rank):
+            size, count = input_size[2 + axis], output_size[axis]
+            units = torch.eye(size, dtype=grad_output.dtype, device=grad_output.device)[None]
+            if axes == 1:
+                matrix = interpolate(units, [count], *corners, scales[axis])[0]
+            else:
+                made = interpolate(units.unsqueeze(3), [count, 1], *corners, scales[axis], None)
+                matrix = made.squeeze(3)[0]
+            grad_output = _along(grad_output, 2 + axis, matrix)
+        return grad_output
+
+    return backward
+
+
+def max_pool_backward(
+    grad_output: Tensor,
+    self: Tensor,
+    *others: Any,  # noqa: ANN401 - windows, which the indices know
+    rank: int,
+) -> Tensor:
+    """grad_output and indices [*, C, *out] -> [*, C, *in]: added up at the indices."""
+    indices: Tensor = others[-1]
+    flat = grad_output.flatten(-rank)
+    found = torch.zeros_like(self).flatten(-rank).scatter_add(-1, indices.flatten(-rank), flat)
+    return found.reshape(self.shape)
+
+
+def replication_backward(grad_output: Tensor, self: Tensor, padding: Sequence[int]) -> Tensor:
+    """grad_output [*, C, *padded] -> [*, C, *in]: borders get what their repetitions got."""
+    rank = len(padding) // 2
+    last = grad_output.dim() - 1
+    for place in range(rank):
+        axis = last - place
+        before, size = padding[2 * place], self.shape[axis]
+        inside = torch.arange(grad_output.shape[axis], device=self.device) - before
+        index = inside.clamp(0, size - 1)
+        zeros = grad_output.new_zeros(
+            [size if i == axis else n for i, n in enumerate(grad_output.shape)]
+        )
+        grad_output = zeros.index_add(axis, index, grad_output)
+    return grad_output
+
+
+def _along(values: Tensor, axis: int, matrix: Tensor) -> Tensor:
+    """values [*A, out, *B] by matrix [in, out] -> [*A, in, *B]."""
+    last = values.dim() - 1
+    if axis == last:
+        return values @ matrix.t()
+    if axis == last - 1:
+        return matrix @ values
+    return (values.transpose(axis, last) @ matrix.t()).transpose(axis, last)
+
+
+_INTERPOLATIONS = {
+    **{f"upsample_nearest{n}d": ("upsample_nearest1d", n) for n in (1, 2, 3)},
+    **{f"_upsample_nearest_exact{n}d": ("_upsample_nearest_exact1d", n) for n in (1, 2, 3)},
+    "upsample_linear1d": ("upsample_linear1d", 1),
+    "upsample_bilinear2d": ("upsample_linear1d", 2),
+    "upsample_trilinear3d": ("upsample_linear1d", 3),
+    "upsample_bicubic2d": ("upsample_bicubic2d", 2),
+    "_upsample_bilinear2d_aa": ("_upsample_bilinear2d_aa", 2),
+    "_upsample_bicubic2d_aa": ("_upsample_bicubic2d_aa", 2),
+}
+GRADIENTS: Mapping[OpOverload, Callable[..., Any]] = {
+    aten._scaled_dot_product_flash_attention_for_cpu_backward.default: attention_backward,
+    aten.convolution_backward.default: convolution_backward,
+    aten._adaptive_avg_pool2d_backward.default: partial(adaptive_average_backward, rank=2),
+    aten._adaptive_avg_pool3d_backward.default: partial(adaptive_average_backward, rank=3),
+    aten.avg_pool2d_backward.default: partial(average_pool_backward, rank=2),
+    aten.avg_pool3d_backward.default: partial(average_pool_backward, rank=3),
+    aten.adaptive_max_pool2d_backward.default: partial(max_pool_backward, rank=2),
+    aten.adaptive_max_pool3d_backward.default: partial(max_pool_backward, rank=3),
+    aten.max_pool3d_with_indices_backward.default: partial(max_pool_backward, rank=3),
+    aten.replication_pad1d_backward.default: replication_backward,
+    aten.replication_pad2d_backward.default: replication_backward,
+    aten.replication_pad3d_backward.default: replication_backward,
+    **{
+        getattr(aten, f"{name}_backward").default: interpolation_backward(
+            getattr(aten, one).default, rank
+        )
+        for name, (one, rank) in _INTERPOLATIONS.items()
+    },
+}
