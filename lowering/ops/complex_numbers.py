@@ -20,6 +20,7 @@ from ..rule import Meta, Rule
 from ..torch_private import OpOverload
 from ..value import Complex, Value
 from .binary_math import atan2, hypot
+from .matmul import by_vector
 
 aten = torch.ops.aten
 
@@ -338,6 +339,8 @@ def _matrix_product(cx: Rule, self: Complex, mat2: Complex) -> Complex:
     dims = cx.out.dims
 
     def times(a: Value, b: Value) -> Value:
+        if a.rank > 1 and b.rank == 1:
+            return by_vector(cx, a, b)
         out: Value = cx.op.MatMul(a, b)
         out.dims = dims
         return out

@@ -115,7 +115,19 @@ def mv(cx: Rule, self: Value, vec: Value) -> Value:
     """self [M, K], vec [K] -> [M]."""
     if _empty(cx, self):
         return cx.zeros(cx.out.dims, cx.out.dtype)
-    return cx.op.MatMul(self, vec)
+    return by_vector(cx, self, vec)
+
+
+def by_vector(cx: Rule, matrix: Value, vector: Value) -> Value:
+    """matrix [*, M, K], vector [K] -> [*, M], by a matrix of one column.
+
+    onnxruntime (1.32) merges a Transpose into the MatMul behind it, and then computes a product with
+    a vector wrongly.
+    """
+    column = cx.unsqueeze(vector, 1)
+    product = _product(cx, matrix, column) if matrix.rank == 2 else _matmul(cx, matrix, column)
+    product.dims = (*matrix.known_dims[:-1], 1)
+    return cx.reshape(product, matrix.known_dims[:-1])
 
 
 @lowers(aten.addmv.default)
@@ -161,7 +173,9 @@ def matmul(cx: Rule, self: Value, other: Value) -> Value:
     """NumPy's matmul of any two ranks, where it arrives without decomposition."""
     if _empty(cx, self):
         return cx.zeros(cx.out.dims, cx.out.dtype)
-    if self.rank < 2 or other.rank < 2:
+    if self.rank > 1 and other.rank == 1:
+        return by_vector(cx, self, other)
+    if self.rank == 1:
         return cx.op.MatMul(self, other)
     return _matmul(cx, self, other)
 

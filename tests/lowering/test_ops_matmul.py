@@ -141,7 +141,24 @@ CASES = [
         (BIAS, P, Q),
     ),
     Case("addbmm with symbolic dims", aten.addbmm.default, (torch.ones(3, 5), P, Q), dynamic=True),
-    Case("mv", aten.mv.default, (A, B[:, 0]), max_nodes=1),
+    Case("mv", aten.mv.default, (A, B[:, 0]), max_nodes=3),
+    Case("mv of a transposed matrix", lambda a, v: aten.mv.default(a.t(), v), (A, A[:, 0])),
+    Case(
+        "addmv of a transposed matrix",
+        lambda c, a, v: aten.addmv.default(c, a.t(), v),
+        (A[0], A, A[:, 0]),
+    ),
+    Case(
+        "matmul of transposed matrices and a vector",
+        lambda a, v: aten.matmul.default(a.transpose(1, 2), v),
+        (torch.stack([A, A * 2]), A[:, 0]),
+    ),
+    Case("a vector by a transposed matrix", lambda a, v: aten.matmul.default(v, a.t()), (A, A[0])),
+    Case(
+        "mv of complex numbers, transposed",
+        lambda a, v: aten.mv.default(a.t(), v),
+        (torch.complex(A, A * 2), torch.complex(A[:, 0], A[:, 1])),
+    ),
     Case("mv of int64", aten.mv.default, (INTS, MORE[:, 0])),
     Case("mv over nothing", aten.mv.default, (torch.ones(3, 0), torch.ones(0))),
     Case(
