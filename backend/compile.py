@@ -237,6 +237,8 @@ def _transformed(program: Program, options: Options) -> Program:
 
 def _note(refusals: list[Refusal], refused: dict[torch.fx.Node, Reason], options: Options) -> None:
     """Take refusals into account; a rule that failed is an error in strict, else one warning."""
+    if all(refusal.node in refused for refusal in refusals):
+        raise LoweringError(f"{refusals[0].node} is refused again: {refusals[0].reason}")
     for refusal in refusals:
         if refusal.error is not None:
             if options.strict:

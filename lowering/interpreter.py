@@ -325,9 +325,13 @@ class _Interpreter:
         return values[0] if single else values
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Note it, and stand fresh inputs in for the results so that the walk goes on."""
-        self.refusals.append(refusal)
+        """Note it, and stand fresh inputs in for the results so that the walk goes on.
+
+        An item of several results is refused with the node that they are of.
+        """
         node = refusal.node
+        source = node.all_input_nodes[0] if node.target is operator.getitem else node
+        self.refusals.append(replace(refusal, node=source))
         stand_ins = tuple(self._stand_in(f"{node.name}_{i}", m) for i, m in enumerate(metas(node)))
         single = isinstance(node.meta["val"], torch.Tensor)
         self.env[node] = stand_ins[0] if single else stand_ins

@@ -138,6 +138,17 @@ def test_gradients_are_eagers_with_nothing_in_eager(name: str) -> None:
     assert kinds == ["forward", "backward"]
 
 
+def test_what_an_operator_has_no_form_for_is_eager_with_it() -> None:
+    """The indices of unequal windows, which only the backward pass reads."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.AdaptiveMaxPool2d((2, 3)), nn.Linear(3, 4))
+    other = copy.deepcopy(model)
+    compiled = torch.compile(model, backend="onnx")
+    x = torch.randn(1, 4, 5, 4)
+    same(gradients(compiled, model, x), gradients(other, other, x))
+    (reason,) = {f.reason for f in dynamo_onnx.report(compiled).fallbacks if "pool" in f.op}
+    assert reason.kind.value == "not expressible"
+
+
 def test_sizes_that_vary_while_training() -> None:
     model = Convolutions().train()
     other = copy.deepcopy(model)

@@ -153,7 +153,6 @@ CASES = [
         lambda a, v: aten.matmul.default(a.transpose(1, 2), v),
         (torch.stack([A, A * 2]), A[:, 0]),
     ),
-    Case("a vector by a transposed matrix", lambda a, v: aten.matmul.default(v, a.t()), (A, A[0])),
     Case(
         "mv of complex numbers, transposed",
         lambda a, v: aten.mv.default(a.t(), v),
