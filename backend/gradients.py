@@ -202,9 +202,10 @@ def interpolation_backward(interpolate: OpOverload, rank: int) -> Callable[..., 
         grad_output: Tensor,
         output_size: Sequence[int],
         input_size: Sequence[int],
-        *others: Any,  # noqa: ANN401 - align_corners for some, then a scale or None for each axis
+        *others: Any,  # noqa: ANN401 - align_corners for some, then scales, as many as are given
     ) -> Tensor:
-        corners, scales = others[: len(others) - rank], others[len(others) - rank :]
+        corners = others[:1] if isinstance(next(iter(others), None), bool) else ()
+        scales = [*others[len(corners) :], *[None] * rank]
         for axis in range(rank):
             size, count = input_size[2 + axis], output_size[axis]
             units = torch.eye(size, dtype=grad_output.dtype, device=grad_output.device)[None]
@@ -230,6 +231,25 @@ def max_pool_backward(
     flat = grad_output.flatten(-rank)
     found = torch.zeros_like(self).flatten(-rank).scatter_add(-1, indices.flatten(-rank), flat)
     return found.reshape(self.shape)
+
+
+def distances_backward(grad: Tensor, x1: Tensor, x2: Tensor, p: float, cdist: Tensor) -> Tensor:
+    """grad, cdist [*B, P, R], x1 [*B, P, M], x2 [*B, R, M] -> [*B, P, M]: that of x1.
+
+    Equal points have no gradient.
+    Ref: aten/src/ATen/native/cpu/DistanceOpsKernel.cpp
+    """
+    apart = x1.unsqueeze(-2) - x2.unsqueeze(-3)
+    far, grad = cdist.unsqueeze(-1), grad.unsqueeze(-1)
+    if p == 0:
+        return torch.zeros_like(x1)
+    if p == 1:
+        return (grad * apart.sign()).sum(-2)
+    if p == math.inf:
+        return (grad * apart.sign() * (apart.abs() == far)).sum(-2)
+    slope = apart if p == 2 else apart.sign() * apart.abs().pow(p - 1)
+    length = far if p == 2 else far.pow(p - 1)
+    return (grad * slope / length).masked_fill(far == 0, 0).sum(-2)
 
 
 def replication_backward(grad_output: Tensor, self: Tensor, padding: Sequence[int]) -> Tensor:
@@ -278,6 +298,7 @@ GRADIENTS: Mapping[OpOverload, Callable[..., Any]] = {
     aten.adaptive_max_pool2d_backward.default: partial(max_pool_backward, rank=2),
     aten.adaptive_max_pool3d_backward.default: partial(max_pool_backward, rank=3),
     aten.max_pool3d_with_indices_backward.default: partial(max_pool_backward, rank=3),
+    aten._cdist_backward.default: distances_backward,
     aten.replication_pad1d_backward.default: replication_backward,
     aten.replication_pad2d_backward.default: replication_backward,
     aten.replication_pad3d_backward.default: replication_backward,

@@ -121,8 +121,8 @@ def mv(cx: Rule, self: Value, vec: Value) -> Value:
 def by_vector(cx: Rule, matrix: Value, vector: Value) -> Value:
     """matrix [*, M, K], vector [K] -> [*, M], by a matrix of one column.
 
-    onnxruntime (1.32) merges a Transpose into the MatMul behind it, and then computes a product with
-    a vector wrongly.
+    onnxruntime (1.32) merges a Transpose into the MatMul behind it, and computes the product of
+    that with a vector wrongly.
     """
     column = cx.unsqueeze(vector, 1)
     product = _product(cx, matrix, column) if matrix.rank == 2 else _matmul(cx, matrix, column)
