@@ -18,7 +18,8 @@ with eager: every tensor of the output in dtype, shape and value (within 1e-4 of
 tokens of greedy generation with a dynamic and a static cache. "Dynamo differs": `aot_eager` gives
 the same other answer than eager (the model does something else while it is compiled). "Equal
 within rounding": off by more than 1e-4, but by less than four times what eager's own answer moves
-when each weight moves by one unit in its last place.
+when each weight moves by one unit in its last place. What becomes of the same families as files:
+[exports.md](exports.md).
 
 """
 
@@ -117,6 +118,9 @@ with twice the batch.
   weight moves by one unit in its last place.
 - "torch.export differs": the program that `torch.export` captured already gives what the file
   gives, for instance since the model asks whether it is exported.
+
+Most of the families that `torch.onnx.export` does not export return a `DynamicCache` of
+transformers, as they do by default: `torch.export` takes no objects apart that pytree does not know.
 
 """
 
