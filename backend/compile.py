@@ -33,7 +33,7 @@ from .options import DEFAULT_OPSET, NEWEST_OPSET, Options
 from .partition import Plan, is_operator, partition
 from .specialise import specialise
 from .state import EagerOp, Frame, GraphRecord, RegionRecord, Timings, state
-from .stitch import BoxedFn, eager_graph, region_in_eager, stitch
+from .stitch import BoxedFn, region_in_eager, stitch
 from .views import separate_views
 
 log = logging.getLogger(__name__)
@@ -132,19 +132,6 @@ def _uncollected() -> Generator[None]:
     finally:
         if collecting:
             gc.enable()
-
-
-def leave_to_eager(
-    gm: torch.fx.GraphModule, options: Options, frame: Frame, kind: str, reason: Reason
-) -> BoxedFn:
-    """A whole graph in eager, with one reason for all of it."""
-    eager = tuple(
-        EagerOp(str(n.target), reason, location(n)) for n in gm.graph.nodes if is_operator(n)
-    )
-    if options.strict and eager:
-        raise UnsupportedError(f"strict: {len(eager)} operators would run in eager: {reason}")
-    state.record(GraphRecord(frame, kind, {}, eager, (), Timings(0.0, 0.0)))
-    return eager_graph(gm, None, {})
 
 
 def lower_graph(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -9,10 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .torch_private import OpOverload
 
 aten = torch.ops.aten
+
+CHANNELS_OF_PRODUCTS = 16  # per place of a kernel, for a product of matrices to be worth it
 
 
 def attention_backward(
@@ -72,13 +76,11 @@ def convolution_backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """grad_output [N, O, *out], input [N, I, *in], weight -> the gradients that the mask asks for.
 
-    Convolving and transposed convolving are each other's gradients by the input. By the weight it
-    is one convolution as well, of the input by grad_output, with batch and channels exchanged.
+    Convolving and transposed convolving are each other's gradients by the input.
     """
     rank = input.dim() - 2
-    stride, padding, dilation, output_padding = (
-        [*given] * rank if len(given) == 1 else [*given]
-        for given in (stride, padding, dilation, output_padding)
+    stride, padding, dilation = (
+        [*given] * rank if len(given) == 1 else [*given] for given in (stride, padding, dilation)
     )
     wants_input, wants_weight, wants_bias = output_mask
     grad_input = grad_weight = grad_bias = None
@@ -87,14 +89,8 @@ def convolution_backward(
             grad_output, weight, None, stride, padding, dilation, False, [0] * rank, groups
         )
     elif wants_input:
-        spans = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        made = [
-            (n - 1) * s - 2 * p + span
-            for n, s, p, span in zip(grad_output.shape[2:], stride, padding, spans, strict=True)
-        ]
-        missing = [size - m for size, m in zip(input.shape[2:], made, strict=True)]
-        grad_input = aten.convolution(
-            grad_output, weight, None, stride, padding, dilation, True, missing, groups
+        grad_input = _input_gradient(
+            grad_output, input.shape[2:], weight, stride, padding, dilation, groups
         )
     if wants_weight:
         image, kernel = (grad_output, input) if transposed else (input, grad_output)
@@ -106,6 +102,48 @@ def convolution_backward(
     return grad_input, grad_weight, grad_bias
 
 
+def _input_gradient(
+    grad_output: Tensor,
+    sizes: Sequence[int],
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """grad_output [N, O, *out], weight [O, I/groups, *K] -> [N, I, *sizes].
+
+    Without strides by the turned kernel, which onnxruntime computes some three times as fast as a
+    transposed convolution.
+    """
+    rank = len(sizes)
+    reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    around = [r - p for r, p in zip(reach, padding, strict=True)]
+    if all(s == 1 for s in stride) and all(p >= 0 for p in around):
+        turned = _turned(weight).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+        return aten.convolution(
+            grad_output, turned, None, stride, around, dilation, False, [0] * rank, groups
+        )
+    outs = zip(grad_output.shape[2:], stride, padding, reach, strict=True)
+    made = [(n - 1) * s - 2 * p + r + 1 for n, s, p, r in outs]
+    missing = [size - m for size, m in zip(sizes, made, strict=True)]
+    return aten.convolution(
+        grad_output, weight, None, stride, padding, dilation, True, missing, groups
+    )
+
+
+def _turned(weight: Tensor) -> Tensor:
+    """weight [O, I, *K], each axis of K backwards: all of K at once, multiplied by a permutation.
+
+    onnxruntime reads slices backwards one element after the other.
+    """
+    places = weight[0, 0].numel()
+    if places == 1:
+        return weight
+    order = torch.eye(places, dtype=weight.dtype, device=weight.device).flip(0)
+    return (weight.flatten(2) @ order).reshape(weight.shape)
+
+
 def _weight_gradient(
     image: Tensor,
     kernel: Tensor,
@@ -115,15 +153,26 @@ def _weight_gradient(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """image [N, G*A, *in], kernel [N, G*B, *out] -> [G*B, A, *sizes]: sums over all positions."""
+    """image [N, G*A, *in], kernel [N, G*B, *out] -> [G*B, A, *K]: sums over all positions.
+
+    For each place of the weight it is a product of matrices; with few channels, or several groups,
+    one convolution of the image by the kernel, batch and channels exchanged.
+    """
     rank = image.dim() - 2
-    pointwise = all(k == 1 for k in dims[2:]) and not any(padding)
-    if pointwise and groups == 1:
-        if any(s != 1 for s in stride):
-            for axis, (s, n) in enumerate(zip(stride, kernel.shape[2:], strict=True)):
-                image = aten.slice(image, axis + 2, 0, (n - 1) * s + 1, s)
-        rows, columns = (x.transpose(0, 1).flatten(1) for x in (kernel, image))
-        return (rows @ columns.t()).reshape(dims)
+    if groups == 1 and (dims[1] >= CHANNELS_OF_PRODUCTS or all(k == 1 for k in dims[2:])):
+        if any(padding):
+            image = functional.pad(image, [p for p in reversed(padding) for _ in range(2)])
+        image = image.movedim(1, -1)
+        rows = kernel.movedim(1, -1).flatten(0, -2).t()
+        products: list[Tensor] = []
+        for place in itertools.product(*map(range, dims[2:])):
+            seen = image
+            for axis, (at, d, s, n) in enumerate(
+                zip(place, dilation, stride, kernel.shape[2:], strict=True)
+            ):
+                seen = aten.slice(seen, axis + 1, at * d, at * d + (n - 1) * s + 1, s)
+            products.append(rows @ seen.flatten(0, -2))
+        return torch.stack(products, -1).reshape(dims)
     # [N, G*A, *in] -> [A, G*N, *in] and [N, G*B, *out] -> [G*B, N, *out]
     image = image.unflatten(1, (groups, -1)).permute(2, 1, 0, *range(3, rank + 3)).flatten(1, 2)
     kernel = kernel.transpose(0, 1)

@@ -20,7 +20,6 @@ class ReasonKind(StrEnum):
     LAYOUT = "layout"
     OPTION = "eager_ops"
     REGION_SIZE = "region too small"
-    AUTOGRAD = "requires grad"
     RULE_FAILED = "rule failed"
     SESSION_FAILED = "session failed"
     RUN_FAILED = "run failed"

@@ -30,3 +30,14 @@ def test_the_page_on_exporting_runs_and_shows_the_graph_that_comes_of_it(tmp_pat
     command = [sys.executable, "-m", "dynamo_onnx", "view", "mlp.onnx", "--picture", "graph.svg"]
     subprocess.run(command, cwd=tmp_path, check=True)
     assert (tmp_path / "graph.svg").read_text() == (DOCS / "exporting.svg").read_text()
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-port", "0", str(EXAMPLES / "train_ddp.py"), "--steps", "6"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    forward, backward = map(int, re.findall(r"(\d+) (?:forward|backward)", done.stdout))
+    assert forward == backward > 1  # a graph for each bucket of gradients

@@ -120,7 +120,7 @@ with twice the batch.
   gives, for instance since the model asks whether it is exported.
 
 Most of the families that `torch.onnx.export` does not export return a `DynamicCache` of
-transformers, as they do by default: `torch.export` takes no objects apart that pytree does not know.
+transformers, as they do by default: `torch.export` takes no object apart that pytree does not know.
 
 """
 
