@@ -185,20 +185,14 @@ def _weight_gradient(
 
 
 def adaptive_average_backward(grad_output: Tensor, self: Tensor, *, rank: int) -> Tensor:
-    """grad_output [*, C, *out], self [*, C, *in] -> [*, C, *in]: each mean's share to its inputs.
-
-    Along each axis what is read is a matrix [in, out] that the sizes give.
-    """
+    """grad_output [*, C, *out], self [*, C, *in] -> [*, C, *in]: each mean shared by its inputs."""
     for axis in range(grad_output.dim() - rank, grad_output.dim()):
         size, count = self.shape[axis], grad_output.shape[axis]
-        if count == 1:
-            grad_output = (
-                grad_output.expand(*(size if i == axis else -1 for i in range(grad_output.dim())))
-                / size
-            )
+        if size % count == 0:
+            grad_output = _repeated(grad_output / (size // count), axis, size // count)
         else:
-            one = torch.eye(size, dtype=self.dtype, device=self.device)[None]
-            shares = aten._adaptive_avg_pool2d(one.unsqueeze(3), [count, 1]).squeeze(3)[0]
+            units = torch.eye(size, dtype=self.dtype, device=self.device)[None]
+            shares = aten._adaptive_avg_pool2d(units.unsqueeze(3), [count, 1]).squeeze(3)[0]
             grad_output = _along(grad_output, axis, shares)
     return grad_output
 
@@ -217,26 +211,51 @@ def average_pool_backward(
 ) -> Tensor:
     """grad_output [*, C, *out], self [*, C, *in] -> [*, C, *in]: each mean's share to its inputs.
 
-    A window is a product of ranges, and so is what it divides by: along each axis a matrix
-    [in, out].
+    A window is a product of ranges, and so is what it divides by. Windows side by side are
+    repetitions, others a transposed convolution of each channel by ones.
     """
     kernel, padding = (
         [*given] * rank if len(given) == 1 else [*given] for given in (kernel_size, padding)
     )
     step = [*stride] * rank if len(stride) == 1 else [*stride] or kernel
     first = grad_output.dim() - rank
-    for axis, (k, s, p) in enumerate(zip(kernel, step, padding, strict=True)):
-        size, count = self.shape[first + axis], grad_output.shape[first + axis]
-        start = torch.arange(count, device=self.device) * s - p
-        end = (start + k).clamp(max=size + p)
-        inside = torch.arange(size, device=self.device)[:, None]
-        seen = (inside >= start) & (inside < end)  # [in, out]
-        if divisor_override is None:
-            counted = end - start if count_include_pad else seen.sum(0)
-        else:
-            counted = torch.full_like(start, divisor_override if axis == 0 else 1)
-        grad_output = _along(grad_output, first + axis, seen.to(self.dtype) / counted)
-    return grad_output
+    sizes, counts = self.shape[first:], grad_output.shape[first:]
+    if divisor_override is not None:
+        grad_output = grad_output / divisor_override
+    else:
+        for axis, (k, s, p) in enumerate(zip(kernel, step, padding, strict=True)):
+            start = torch.arange(counts[axis], device=self.device) * s - p
+            end = (start + k).clamp(max=sizes[axis] + p)
+            if not count_include_pad:
+                start, end = start.clamp(min=0), end.clamp(max=sizes[axis])
+            width = (end - start).to(self.dtype)
+            grad_output = grad_output / width.reshape([-1, *[1] * (rank - 1 - axis)])
+    if step == kernel and all(n == c * k for n, c, k in zip(sizes, counts, kernel, strict=True)):
+        for axis, k in enumerate(kernel):
+            grad_output = _repeated(grad_output, first + axis, k)
+        return grad_output
+    batched = grad_output if first == 2 else grad_output.unsqueeze(0)
+    channels = batched.shape[1]
+    ones = torch.ones([channels, 1, *kernel], dtype=self.dtype, device=self.device)
+    made = [
+        (c - 1) * s - 2 * p + k for c, s, p, k in zip(counts, step, padding, kernel, strict=True)
+    ]
+    missing = [max(n - m, 0) for n, m in zip(sizes, made, strict=True)]
+    found = aten.convolution(
+        batched, ones, None, step, padding, [1] * rank, True, missing, channels
+    )
+    for axis, size in enumerate(sizes):  # the last window may reach beyond the end
+        found = found.narrow(2 + axis, 0, size)
+    return found if first == 2 else found.squeeze(0)
+
+
+def _repeated(values: Tensor, axis: int, times: int) -> Tensor:
+    """values [*A, n, *B] -> [*A, n * times, *B], each element so often in a row."""
+    if times == 1:
+        return values
+    dims = [*values.shape]
+    wide = values.unsqueeze(axis + 1).expand(*dims[: axis + 1], times, *dims[axis + 1 :])
+    return wide.reshape(*dims[:axis], dims[axis] * times, *dims[axis + 1 :])
 
 
 def interpolation_backward(interpolate: OpOverload, rank: int) -> Callable[..., Tensor]:
@@ -318,7 +337,17 @@ def replication_backward(grad_output: Tensor, self: Tensor, padding: Sequence[in
 
 
 def _along(values: Tensor, axis: int, matrix: Tensor) -> Tensor:
-    """values [*A, out, *B] by matrix [in, out] -> [*A, in, *B]."""
+    """values [*A, out, *B] by matrix [in, out] -> [*A, in, *B].
+
+    What is infinite or NaN makes NaN of what it reaches, and of nothing else.
+    """
+    finite = values.isfinite()
+    product = _times(values.masked_fill(~finite, 0.0), axis, matrix)
+    reached = _times((~finite).to(values.dtype), axis, (matrix != 0).to(values.dtype))
+    return product.masked_fill(reached > 0, math.nan)
+
+
+def _times(values: Tensor, axis: int, matrix: Tensor) -> Tensor:
     last = values.dim() - 1
     if axis == last:
         return values @ matrix.t()

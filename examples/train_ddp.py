@@ -1,6 +1,6 @@
 """Train on two processes with DistributedDataParallel and backend="onnx".
 
-    torchrun --nproc-per-node 2 examples/train_ddp.py
+    torchrun --standalone --nproc-per-node 2 examples/train_ddp.py
 
 Each process has half of every batch; gloo averages the gradients between the backward graphs of the
 buckets into which Dynamo cuts the model. The first process then checks the weights against eager
@@ -25,7 +25,7 @@ import dynamo_onnx
 
 BATCH, FEATURES, CLASSES = 32, 64, 10
 LEARNING_RATE = 0.05
-BUCKET_MB = 0.25  # small, so that this small model falls into several
+BUCKET_MB = 1  # small, so that this small model falls into several
 TOLERANCE = 1e-5
 
 
@@ -34,7 +34,7 @@ class Classifier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = [FEATURES, 512, 256, 256, CLASSES]
+        widths = [FEATURES, 1024, 512, 512, CLASSES]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:

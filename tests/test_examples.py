@@ -33,8 +33,15 @@ def test_the_page_on_exporting_runs_and_shows_the_graph_that_comes_of_it(tmp_pat
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", "0", str(EXAMPLES / "train_ddp.py"), "--steps", "6"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
+    command += [str(EXAMPLES / "train_ddp.py"), "--steps", "6"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
     )

@@ -24,26 +24,27 @@ ROOT = Path(__file__).parents[2]
 LIMIT_S = 300.0
 
 
-def _answer(name: str, exports: bool, pipe: Connection) -> None:
+def _answer(name: str, kind: str, pipe: Connection) -> None:
     """In the process of a family."""
     import logging
     import warnings
 
     import torch
 
-    from . import exporting, family
+    from . import exporting, family, training
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    pipe.send((exporting if exports else family).run(FAMILIES[name]))
+    what = {"exports": exporting, "gradients": training, "models": family}[kind]
+    pipe.send(what.run(FAMILIES[name]))
 
 
-def in_process(name: str, limit_s: float, *, exports: bool = False) -> dict[str, Any]:
+def in_process(name: str, limit_s: float, kind: str = "models") -> dict[str, Any]:
     """The result of one family; a process that ends or takes too long is a crash."""
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(name, exports, theirs))
+    process = context.Process(target=_answer, args=(name, kind, theirs))
     started = time.perf_counter()
     process.start()
     theirs.close()
@@ -70,9 +71,10 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds for a family")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--exports", action="store_true", help="export instead of compiling")
+    parser.add_argument("--gradients", action="store_true", help="a step of training instead")
     parser.add_argument("--docs", action="store_true", help="write docs/models.md")
     options = parser.parse_args()
-    kind = "exports" if options.exports else "models"
+    kind = "exports" if options.exports else "gradients" if options.gradients else "models"
     options.out = options.out or ROOT / "build" / f"conformance-{kind}.json"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.conformance.family", "dynamo_onnx.backend.dynamo"])
@@ -89,7 +91,7 @@ def main() -> int:
                 name = next(names, None)
             if name is None:
                 return
-            result = in_process(name, options.limit, exports=options.exports)
+            result = in_process(name, options.limit, kind)
             with lock:
                 results[name] = result
                 ran.append(name)
@@ -101,7 +103,7 @@ def main() -> int:
         thread.start()
     for thread in threads:
         thread.join()
-    if options.docs:
+    if options.docs and not options.gradients:
         make = exports_page if options.exports else page
         (ROOT / "docs" / f"{kind}.md").write_text(make(results))
     return 1 if any(is_bad(results[name]) for name in ran) else 0
