@@ -36,8 +36,8 @@ class Reshaped:
 def shed_last_reshapes(graph: onnx.GraphProto, program: Program) -> tuple[Reshaped, ...]:
     """Take the Reshapes off the outputs of a program's serialised graph, in place.
 
-    One stays where the sizes cannot be read off the arguments, where something else reads what it
-    makes, and where it reshapes no result of the graph's own.
+    One stays where the sizes cannot be read off the arguments, and where it reshapes no result of
+    the graph's own. For others that read what it makes the node stays: within a run it is no copy.
     """
     makers = {name: node for node in graph.node for name in node.output}
     readers = Counter(name for node in graph.node for name in _read(node))
@@ -49,9 +49,10 @@ def shed_last_reshapes(graph: onnx.GraphProto, program: Program) -> tuple[Reshap
             continue
         source = maker.input[0]
         shape = sizes_of(program.outputs[position].shape, program.inputs)
-        if shape is None or source not in makers or readers[value.name] or outputs[source]:
+        if shape is None or source not in makers or outputs[source]:
             continue
-        graph.node.remove(maker)
+        if not readers[value.name]:
+            graph.node.remove(maker)
         outputs[source] += 1
         value.name = source
         value.type.tensor_type.ClearField("shape")
