@@ -22,14 +22,16 @@ check: $(VENV)/.stamp-test .check
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# Every operator of PyTorch's own test inputs in nine dtypes, random programs, model families
-# compiled and exported: about two hours and a half on 2 cores.
+# Every operator of PyTorch's own test inputs in nine dtypes and their gradients, random programs,
+# model families compiled, trained and exported: about three hours on 2 cores.
 conformance: $(VENV)/.stamp-test
 	$(BIN)/python -m tests.conformance.ops --coverage
+	$(BIN)/python -m tests.conformance.ops --gradients
 	$(BIN)/python -m tests.conformance.fuzz --programs 2000 --seed 0
 	$(BIN)/python -m tests.conformance.fuzz --programs 2000 --seed 1
 	$(BIN)/python -m tests.conformance.fuzz --programs 2000 --seed 2
 	$(BIN)/python -m tests.conformance.models --docs
+	$(BIN)/python -m tests.conformance.models --gradients
 	$(BIN)/python -m tests.conformance.models --exports --docs
 
 # Every question in full: hours on 2 cores. `--update-readme` on one of them shows its results.
@@ -43,6 +45,7 @@ bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks.graph_breaks
 	$(BIN)/python -m benchmarks.threads
 	$(BIN)/python -m benchmarks.export
+	$(BIN)/python -m benchmarks.training
 
 # A few of them against eager alone, within 5 minutes; the results go to build/bench.
 bench-quick: $(VENV)/.stamp-bench
