@@ -378,3 +378,36 @@ def test_quantized_options_are_for_inference_alone() -> None:
     x = torch.randn(3, 64)
     same(gradients(compiled, model, x), gradients(other, other, x))
     assert not dynamo_onnx.report(compiled).quantized
+
+
+def test_a_language_model_follows_eagers_loss_for_200_steps() -> None:
+    """Adam, with dropout: the same draws, and no drift."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        n_embd=64, n_layer=2, n_head=4, n_positions=32, vocab_size=256, bos_token_id=0,
+        eos_token_id=0, use_cache=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    first = GPT2LMHeadModel(config).train()
+    text = torch.randint(0, 256, (64,)).repeat(8)  # to be learnt
+
+    def losses(backend: str | None) -> list[float]:
+        model = copy.deepcopy(first)
+        run: Any = model if backend is None else torch.compile(model, backend=backend)
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-4)
+        torch.manual_seed(2)
+        found = []
+        for step in range(200):
+            at = torch.arange(4)[:, None] * 17 + step % 100
+            ids = text[at + torch.arange(32)]
+            optimizer.zero_grad()
+            loss = run(input_ids=ids, labels=ids).loss
+            loss.backward()
+            optimizer.step()
+            found.append(loss.item())
+        return found
+
+    found, wanted = losses("onnx"), losses(None)
+    assert wanted[-1] < wanted[0] - 1
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=0.0)
