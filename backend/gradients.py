@@ -48,9 +48,12 @@ def attention_backward(
         rows, columns = scores.shape[2:]
         seen = torch.ones(rows, columns, dtype=torch.bool, device=scores.device).tril()
         scores = scores.masked_fill(~seen, -math.inf)
-    weights = (scores if attn_mask is None else scores + attn_mask).softmax(-1)
     if attn_mask is not None:
-        weights = weights.masked_fill(weights.isnan(), 0.0)
+        scores = scores + attn_mask
+    weights = scores.softmax(-1)
+    if attn_mask is not None:
+        left_out = (scores == -math.inf).all(-1, keepdim=True)
+        weights = weights.masked_fill(left_out, 0.0)
     grad_value = weights.transpose(2, 3) @ grad_out
     grad_weights = grad_out @ value.transpose(2, 3)
     grad_scores = weights * (grad_weights - (grad_out * out).sum(-1, keepdim=True)) * factor

@@ -149,6 +149,17 @@ def test_what_an_operator_has_no_form_for_is_eager_with_it() -> None:
     assert reason.kind.value == "not expressible"
 
 
+def test_a_nan_is_no_row_that_sees_nothing() -> None:
+    model = Attention("mask")
+    x = torch.randn(1, 5, 16)
+    x[0, 1, 3] = torch.nan
+    compiled = torch.compile(model, backend="onnx", options={"strict": True})
+    found = gradients(compiled, model, x)
+    wanted = gradients(model, model, x)
+    for name, value in wanted.items():
+        assert torch.equal(found[name].isnan(), value.isnan()), name
+
+
 def test_sizes_that_vary_while_training() -> None:
     model = Convolutions().train()
     other = copy.deepcopy(model)
