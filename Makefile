@@ -7,7 +7,7 @@ ORT    ?= cpu
 VENV := $(if $(filter gpu,$(ORT)),.venv-gpu,.venv)
 BIN  := $(VENV)/bin
 
-.PHONY: demo test check conformance bench bench-quick clean
+.PHONY: demo test test-cuda check conformance bench bench-quick clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.stamp-demo
@@ -15,6 +15,10 @@ demo: $(VENV)/.stamp-demo
 
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -n 2 -m "not slow" tests
+
+# Those that need a GPU: `make test-cuda ORT=gpu`, where there is one.
+test-cuda: $(VENV)/.stamp-test
+	$(BIN)/python -m pytest -m cuda tests
 
 # pyright resolves the package through .check, since no folder here bears its name.
 check: $(VENV)/.stamp-test .check

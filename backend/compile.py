@@ -23,14 +23,15 @@ from ..lowering.region import Region, location, source_line
 from ..lowering.verdict import verdict
 from ..runtime.errors import LoweringError, Reason, UnsupportedError
 from ..runtime.executable import Executable
-from ..runtime.in_place import Overwrites, overwritable
+from ..runtime.in_place import overwritable
 from ..runtime.kernels import kernel_table
 from ..runtime.opened import Setup
 from ..runtime.program import Program
-from ..runtime.providers import ProviderChoice, device_type
+from ..runtime.providers import ProviderChoice
 from .dump import dump, dump_graph
 from .options import DEFAULT_OPSET, NEWEST_OPSET, Options
 from .partition import Plan, is_operator, partition
+from .placing import Placing
 from .specialise import specialise
 from .state import EagerOp, Frame, GraphRecord, RegionRecord, Timings, state
 from .stitch import BoxedFn, region_in_eager, stitch
@@ -70,12 +71,12 @@ def compile_graph(
     kind: str = "inference",
 ) -> BoxedFn:
     """A graph of that kind: regions in ONNX Runtime, the rest in eager."""
-    providers = options.chosen_providers()
+    placing = Placing(options, gm.graph)
     if options.dump_dir is not None:
         dump_graph(options.dump_dir, gm, frame.compile_id)
     separate_views(gm, contract.offset_outputs)
     with _uncollected():
-        lowered = lower_graph(gm, options, providers)
+        lowered = lower_graph(gm, options, placing)
     _refuse_eager(lowered.plan, options)
     alone = len(lowered.plan.regions) == 1 and not lowered.plan.eager
     executables: dict[Region, Executable] = {}
@@ -85,7 +86,7 @@ def compile_graph(
     _warn_of_skip(options, [name for node, name in names.items() if node in weights], frame)
     for region, (program, from_cache) in lowered.programs.items():
         setup = Setup(
-            providers=providers,
+            providers=placing.providers(region),
             settings=dict(options.session_options),
             weights=tuple(i for i, n in enumerate(region.inputs) if n in weights),
             computed=_computed(region),
@@ -98,6 +99,11 @@ def compile_graph(
             in_float=_in_float(region, weights, names, options),
             quantized=state.quantized,
             sessions=state.sessions,
+            places=placing.places(region),
+            cuda_graphs=options.cuda_graphs and kind == "inference",
+            exhaustive=options.exhaustive,
+            cache_dir=options.kept_in,
+            run_settings=options.run_options,
         )
         executable = Executable(program, setup, _eager_form(gm, region))
         executables[region] = executable
@@ -134,18 +140,15 @@ def _uncollected() -> Generator[None]:
             gc.enable()
 
 
-def lower_graph(
-    gm: torch.fx.GraphModule, options: Options, providers: tuple[ProviderChoice, ...]
-) -> Lowerings:
+def lower_graph(gm: torch.fx.GraphModule, options: Options, placing: Placing) -> Lowerings:
     """Partition and lower until every region of the plan has a program."""
     started = time.perf_counter()
     lowering_s = 0.0
-    device = device_type(providers)
     specialise(gm.graph, registry)
     refused: dict[torch.fx.Node, Reason] = {}
     for node in gm.graph.nodes:
         if is_operator(node):
-            reason = verdict(node, registry, options.eager_ops, device)
+            reason = verdict(node, registry, options.eager_ops, placing.reason)
             if reason is not None:
                 refused[node] = reason
     while True:
@@ -154,7 +157,7 @@ def lower_graph(
         refusals: list[Refusal] = []
         begun = time.perf_counter()
         for region in plan.regions:
-            found = _program(region, options, providers)
+            found = _program(region, options, placing.providers(region))
             if isinstance(found, tuple):
                 programs[region] = found
             else:
@@ -259,11 +262,11 @@ def _computed(region: Region) -> tuple[tuple[int, torch.dtype], ...]:
 
 def _overwrites(
     gm: torch.fx.GraphModule, region: Region, program: Program, written: Sequence[int]
-) -> Overwrites | None:
+) -> dict[int, int]:
     """The outputs of a region that may be written onto the inputs that they are to become."""
     eligible = overwritable(program) if written else {}
     if not eligible or len(program.outputs) != len(region.outputs):
-        return None
+        return {}
     (output,) = gm.graph.find_nodes(op="output")
     results: Sequence[torch.fx.Node | None] = output.args[0]
     placeholders = _placeholders(gm)
@@ -278,7 +281,7 @@ def _overwrites(
             before, after = target.meta["val"], result.meta["val"]
             if before.stride() == after.stride() and after.is_contiguous():
                 found[pair[0]] = pair[1]
-    return Overwrites(found, tuple(n.meta["val"].dtype for n in region.outputs))
+    return found
 
 
 def _warn_of_skip(options: Options, weights: list[str], frame: Frame) -> None:

@@ -15,7 +15,7 @@ from ..runtime.errors import OptionError
 from ..runtime.placement import is_mixed
 from ..runtime.program import Quantization
 from ..runtime.providers import ProviderChoice, choose_providers
-from ..runtime.session import session_options
+from ..runtime.session import QUIET, run_options, session_options
 
 Transform: TypeAlias = Callable[[ir.Model], ir.Model]
 Weights: TypeAlias = Literal["auto", "frozen", "live"]
@@ -23,6 +23,9 @@ WEIGHTS = ("auto", "frozen", "live")
 BITS = {"int8": 8, "int4": 4}
 ACCURACY_LEVELS = {"int8": 4, "float32": 1}  # of com.microsoft.MatMulNBits
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+_WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
+_EXHAUSTIVE = ("max-autotune", "max-autotune-no-cudagraphs")
+CACHE_VARIABLE = "DYNAMO_ONNX_CACHE"
 OLDEST_OPSET, DEFAULT_OPSET, NEWEST_OPSET = 23, 23, 26
 
 KEYED = {"cache_key": True}  # the lowered program depends on it
@@ -69,16 +72,26 @@ class Options:
 
     providers: tuple[str | tuple[str, dict[str, Any]], ...] = field(default=(), metadata=KEYED)
     """Execution providers in order of preference: names ("CPUExecutionProvider", "cpu") or
-    (name, options) pairs. Empty: CPU."""
+    (name, options) pairs. Empty: those of the devices that the tensors are on."""
     provider_options: tuple[dict[str, Any], ...] = ()
     """One dict per provider."""
     require_provider: bool = False
     """Raise SessionError where the CPU provider takes nodes that another one was to compute."""
     session_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Attributes of `onnxruntime.SessionOptions` and `section.key` config entries."""
+    run_options: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Config entries of `onnxruntime.RunOptions`, for each run."""
+    mode: str = "default"
+    """As `torch.compile(mode=...)`, which cannot be given beside options. On CUDA,
+    "reduce-overhead" captures runs as CUDA graphs, "max-autotune-no-cudagraphs" has cuDNN try all
+    its algorithms and puts TensorRT first if it is installed, "max-autotune" does both."""
+    cache_dir: Path | None = None
+    """Keep what providers build here, such as TensorRT's engines. None: the directory in the
+    environment variable DYNAMO_ONNX_CACHE, or nothing is kept."""
     weights: Weights = "auto"
     """ "frozen": weights are constants of the session; a change is noticed at the next call and
-    opens a new one. "live": they are read at each call. "auto": frozen until they change often."""
+    opens a new one. "live": they are read at each call. "auto": frozen until they change often;
+    on CUDA, live."""
     quantize: Quantize | None = field(default=None, metadata=KEYED)
     """Keep the weights of linear layers in 8 or 4 bits: "int8", "int4", or a `Quantize`."""
     min_region: int = 2
@@ -102,7 +115,7 @@ class Options:
                 f"unknown mode {mode!r}{_nearest(mode, MODES)}; modes: {', '.join(MODES)}"
             )
         if given is None:
-            options = Options()
+            options = Options(mode=mode or "default")
         elif isinstance(given, Options):
             options = given
         elif isinstance(given, Mapping):
@@ -118,6 +131,7 @@ class Options:
     def check(self) -> None:
         """Raise OptionError for the first field that cannot be used."""
         _choose("weights", self.weights, WEIGHTS)
+        _choose("mode", self.mode, MODES)
         if self.quantize is not None:
             _expect("quantize", self.quantize, Quantize)
             self.quantize.check()
@@ -141,15 +155,34 @@ class Options:
             if not callable(transform):
                 raise OptionError(f"transforms: {transform!r} is not callable")
         session_options(self.session_options, threads=1, spinning=False)
+        run_options(self.run_options, severity=QUIET, asynchronous=False)
         if self.dump_dir is not None:
             check_writable("dump_dir", self.dump_dir)
+        if self.cache_dir is not None:
+            check_writable("cache_dir", self.cache_dir)
         providers = self.chosen_providers()
-        if self.require_provider and not is_mixed(providers):
+        if self.require_provider and providers and not is_mixed(providers):
             raise OptionError("require_provider: name another provider than the CPU's in providers")
 
     def chosen_providers(self) -> tuple[ProviderChoice, ...]:
-        """The providers by full name with their options."""
+        """The providers by full name with their options; none if the devices are to choose."""
         return choose_providers(self.providers, self.provider_options)
+
+    @property
+    def cuda_graphs(self) -> bool:
+        """Are runs on CUDA to be captured?"""
+        return self.mode in _WITH_CUDA_GRAPHS
+
+    @property
+    def exhaustive(self) -> bool:
+        """Is a slow start fine where it brings faster runs?"""
+        return self.mode in _EXHAUSTIVE
+
+    @property
+    def kept_in(self) -> Path | None:
+        """The directory of what outlives the process, if there is one."""
+        found = os.environ.get(CACHE_VARIABLE)
+        return self.cache_dir or (Path(found) if found else None)
 
 
 def check_writable(option: str, directory: Path) -> None:
@@ -178,14 +211,12 @@ def _coerce(key: str, value: Any) -> Any:  # noqa: ANN401 - the user's
         )
     if key == "quantize" and value is not None:
         return _quantize(value)
-    if key == "dump_dir" and value is not None:
+    if key in ("dump_dir", "cache_dir") and value is not None:
         if not isinstance(value, (str, os.PathLike)):
-            raise OptionError(f"dump_dir must be a path, not {type(value).__name__}")
+            raise OptionError(f"{key} must be a path, not {type(value).__name__}")
         return Path(cast("str", value))
-    if key == "session_options" and not isinstance(value, Mapping):
-        raise OptionError(
-            f"session_options must be a dict of setting to value, not {type(value).__name__}"
-        )
+    if key in ("session_options", "run_options") and not isinstance(value, Mapping):
+        raise OptionError(f"{key} must be a dict of setting to value, not {type(value).__name__}")
     return value
 
 

@@ -1,8 +1,9 @@
 """Splits a graph into regions for ONNX Runtime and nodes for eager PyTorch, in linear time.
 
-A level per node does it. Native levels are odd, eager ones even; a node's level is the least of
-its kind's parity that is not below any input's. Equal level means one acyclic region: a way out of
-a region and back in passes an eager node, and so raises the level by two. Executing level by level
+A level per node does it. A node is of a kind: eager, or native on one of the devices; with k kinds,
+the levels of kind i are those that leave i when divided by k. A node's level is the least of its
+kind that is not below any input's. Equal level means one acyclic region: a way out of a region and
+back in passes a node of another kind, and so raises the level by k. Executing level by level
 respects every dependency.
 """
 
@@ -17,7 +18,7 @@ import torch
 import torch.fx
 
 from ..lowering.dims import Dim, dim_of, dims_of, simplify
-from ..lowering.region import Region, constant_tensor, inner_graph, is_symbolic
+from ..lowering.region import Region, constant_tensor, device_of, inner_graph, is_symbolic
 from ..runtime.errors import Reason, ReasonKind
 from .torch_private import OpOverload
 
@@ -46,10 +47,11 @@ def partition(
     """
     refused = dict(refused)
     while True:
-        levels = _levels(graph, refused)
+        kinds = _Kinds(graph, refused)
+        levels = _levels(graph, refused, kinds)
         by_level: dict[int, list[torch.fx.Node]] = defaultdict(list)
         for node, level in levels.items():
-            if level % 2 and _is_native(node, refused):
+            if level % kinds.count and _is_native(node, refused):
                 by_level[level].append(node)
         small = [
             nodes for nodes in by_level.values() if sum(_computes(n) for n in nodes) < min_region
@@ -134,8 +136,28 @@ def _is_ordered(node: torch.fx.Node) -> bool:
     return torch.Tag.nondeterministic_seeded in target.tags or target._schema.is_mutable
 
 
+class _Kinds:
+    """The kinds of nodes: 0 is eager, and each device with native nodes has one."""
+
+    def __init__(self, graph: torch.fx.Graph, refused: Mapping[torch.fx.Node, Reason]) -> None:
+        self._devices: dict[torch.device | None, int] = {}
+        for node in graph.nodes:
+            if is_operator(node) and node not in refused:
+                self._devices.setdefault(device_of(node), len(self._devices) + 1)
+        self.count = max(len(self._devices), 1) + 1
+
+    def least(self, level: int, node: torch.fx.Node | None) -> int:
+        """The least level, not below this one, of a native node's kind or (None) of eager."""
+        kind = 0 if node is None else self._devices[device_of(node)]
+        return level + (kind - level) % self.count
+
+    def has(self, level: int, node: torch.fx.Node) -> bool:
+        """Is it a level of this native node's kind?"""
+        return level % self.count == self._devices[device_of(node)]
+
+
 def _levels(
-    graph: torch.fx.Graph, refused: Mapping[torch.fx.Node, Reason]
+    graph: torch.fx.Graph, refused: Mapping[torch.fx.Node, Reason], kinds: _Kinds
 ) -> dict[torch.fx.Node, int]:
     levels: dict[torch.fx.Node, int] = {}
     last_ordered = 0
@@ -145,23 +167,24 @@ def _levels(
             continue
         level = max((levels[p] for p in node.all_input_nodes), default=0)
         if _is_float(node):
-            levels[node] = level + level % 2  # made in Python, and fed
+            levels[node] = kinds.least(level, None)  # made in Python, and fed
         elif is_symbolic(node) or node.target is operator.getitem:
             levels[node] = level  # goes with what it reads
         elif _is_native(node, refused):
-            levels[node] = level + (level % 2 == 0)
+            levels[node] = kinds.least(level, node)
         else:
             ordered = _is_ordered(node)
             level = max(level, last_ordered) if ordered else level
-            levels[node] = level + level % 2
+            levels[node] = kinds.least(level, None)
             last_ordered = levels[node] if ordered else last_ordered
-    _sink_views(graph, refused, levels)
+    _sink_views(graph, refused, kinds, levels)
     return levels
 
 
 def _sink_views(
     graph: torch.fx.Graph,
     refused: Mapping[torch.fx.Node, Reason],
+    kinds: _Kinds,
     levels: dict[torch.fx.Node, int],
 ) -> None:
     """Move views of inputs to the first region that reads them.
@@ -176,8 +199,9 @@ def _sink_views(
             given[node] = None
     for node in reversed(given):
         reading = [levels[user] for user in node.users]
-        regions = all(level % 2 for level in reading) and not any(map(is_symbolic, node.users))
-        if node.op != "placeholder" and reading and regions:
+        if node.op == "placeholder" or not reading or any(map(is_symbolic, node.users)):
+            continue
+        if all(kinds.has(level, node) for level in reading):
             levels[node] = min(reading)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..runtime.errors import OptionError, Reason
-from ..runtime.placement import Placed
+from ..runtime.placement import Copied, Placed
 from ..runtime.providers import CPU
 from .state import GraphBreak, GraphRecord, state
 from .torch_private import backend_object_of, graph_breaks
@@ -93,6 +93,9 @@ class CompileReport:
     quantized: tuple[QuantizedProgram, ...] = ()
     integer_layers: int = 0  # linear layers that read 4-bit weights of the model's own
     placed: tuple[Placed, ...] = ()  # by provider, where others than the CPU's were asked for
+    copies: tuple[Copied, ...] = ()  # between the devices of providers, within a run
+    cuda_graphs: int = 0  # runs that are captured and replayed
+    uncaptured: tuple[str, ...] = ()  # why others are not, where that was asked for
 
     def __str__(self) -> str:
         timings = self.timings
@@ -116,6 +119,12 @@ class CompileReport:
             place = f" at {fallback.location}" if fallback.location else ""
             lines.append(f"  {fallback.count} × {fallback.op}{place}: {fallback.reason}")
         lines += _placement(self.placed)
+        for copy in self.copies:
+            place = f" at {copy.location}" if copy.location else ""
+            lines.append(f"  {copy.count} × copied{place}: {copy.source} -> {copy.target}")
+        if self.cuda_graphs:
+            lines.append(f"runs captured as CUDA graphs: {self.cuda_graphs}")
+        lines += [f"runs not captured as CUDA graphs: {why}" for why in self.uncaptured]
         if self.integer_layers:
             lines.append(f"linear layers on the model's own 4-bit weights: {self.integer_layers}")
         if self.quantized:
@@ -135,8 +144,10 @@ def report(compiled: object | None = None) -> CompileReport:
     fallbacks: Counter[tuple[str, Reason, str]] = Counter()
     native: Counter[str] = Counter()
     sessions = calls = input_copies = output_copies = integer_layers = 0
-    session_ms = 0.0
+    session_ms, cuda_graphs = 0.0, 0
+    uncaptured: dict[str, None] = {}
     placed: Counter[tuple[str, str, str, bool]] = Counter()
+    copied: Counter[tuple[str, str, str]] = Counter()
     for graph in graphs:
         native.update(graph.native)
         fallbacks.update((e.op, e.reason, e.location) for e in graph.eager)
@@ -151,8 +162,13 @@ def report(compiled: object | None = None) -> CompileReport:
             input_copies += counters.input_copies
             output_copies += counters.output_copies
             integer_layers += executable.prepared.integer_layers
-            for p in executable.placed:
+            for p in executable.placement.placed:
                 placed[p.provider, p.op_type, p.location, p.sizes] += p.count
+            for c in executable.placement.copied:
+                copied[c.source, c.target, c.location] += c.count
+            cuda_graphs += executable.captured
+            if executable.uncaptured:
+                uncaptured[executable.uncaptured] = None
             what = f"a region of {region.program.node_count} nodes"
             for reason, count in counters.fallbacks.items():
                 fallbacks[what, reason, ""] += count
@@ -180,6 +196,9 @@ def report(compiled: object | None = None) -> CompileReport:
         quantized=tuple(_quantized(graphs)),
         integer_layers=integer_layers,
         placed=tuple(Placed(*key, count) for key, count in placed.items()),
+        copies=tuple(Copied(*key, count) for key, count in copied.items()),
+        cuda_graphs=cuda_graphs,
+        uncaptured=tuple(uncaptured),
     )
 
 

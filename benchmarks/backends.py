@@ -46,11 +46,11 @@ def eager(example: Example) -> Contender:
     return Contender(lambda: module(**kwargs), _leaves, _nothing)
 
 
-def compiled(backend: str) -> Callable[[Example], Contender]:
-    """`torch.compile` with the given backend; compiles at the first call."""
+def compiled(backend: str, mode: str | None = None) -> Callable[[Example], Contender]:
+    """`torch.compile` with the given backend and mode; compiles at the first call."""
 
     def make(example: Example) -> Contender:
-        module = torch.compile(example.module, backend=backend)
+        module = torch.compile(example.module, backend=backend, mode=mode)
         kwargs = example.kwargs
         return Contender(lambda: module(**kwargs), _leaves, _nothing)
 
@@ -156,9 +156,12 @@ BACKENDS: dict[str, Callable[[Example], Contender]] = {
     "inductor-freezing": inductor_freezing,
     "onnx": onnx,
     "raw": raw,
+    "inductor-reduce-overhead": compiled("inductor", "reduce-overhead"),
+    "onnx-reduce-overhead": lambda example: onnx(example, {"mode": "reduce-overhead"}),
 }
+ON_CUDA = frozenset({"inductor-reduce-overhead", "onnx-reduce-overhead"})  # elsewhere as without
 COMPILED = frozenset(
-    {"inductor", "inductor-freezing", "onnx"}
+    {"inductor", "inductor-freezing", "onnx", *ON_CUDA}
 )  # those that start with Dynamo's capture
 capture_only = compiled("aot_eager")
 

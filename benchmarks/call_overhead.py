@@ -135,7 +135,7 @@ def _bare_run(cached: Any, *, alone: bool) -> Callable[[], Any]:  # noqa: ANN401
     opened = open_session(program, options, [("CPUExecutionProvider", {})], frozen)
     specs = [spec for index, spec in enumerate(program.inputs) if index not in frozen]
     fed = [torch.from_numpy(_ones(spec)) for spec in specs]
-    feeds = Feeder([spec.dtype for spec in specs]).feed(fed)
+    feeds = Feeder([spec.dtype for spec in specs], [tensor.device for tensor in fed]).feed(fed)
     names = [spec.name for spec in specs]
     session, outputs = opened.session, opened.output_names
     devices = [CPU_DEVICE] * len(outputs)

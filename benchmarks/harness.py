@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ class Benchmark:
     page: Callable[[Run], str]
     picture: Callable[[Run, Path], None]
     caption: str
+    devices: tuple[str, ...] = ("cpu",)
 
 
 def names(known: Sequence[str], chosen: str) -> tuple[str, ...]:
@@ -50,13 +51,15 @@ def names(known: Sequence[str], chosen: str) -> tuple[str, ...]:
     return found
 
 
-def eager_first(backends: Sequence[str]) -> tuple[str, ...]:
+def eager_first(backends: Iterable[str]) -> tuple[str, ...]:
     """With eager at the front, whether it was named or not: the others are compared with it."""
     return ("eager", *(name for name in backends if name != "eager"))
 
 
-def parser(name: str, text: str, *, rounds: int, limit_s: float) -> argparse.ArgumentParser:
-    """With the flags that every benchmark takes."""
+def parser(
+    name: str, text: str, *, rounds: int, limit_s: float, devices: tuple[str, ...] = ("cpu",)
+) -> argparse.ArgumentParser:
+    """With the flags that every benchmark takes; `devices` are those that it can run on."""
     made = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}", description=text.splitlines()[0]
     )
@@ -64,6 +67,7 @@ def parser(name: str, text: str, *, rounds: int, limit_s: float) -> argparse.Arg
     add("--threads", type=int, default=torch.get_num_threads())
     add("--rounds", type=int, default=rounds)
     add("--limit-s", type=float, default=limit_s, help="for the rounds of one case")
+    add("--device", choices=devices, default="cpu")
     add("--small", action="store_true", help="small variants, to try the harness")
     add("--out", type=Path, help="the JSON file; the picture goes beside it")
     add("--redraw", action="store_true", help="measure nothing, render the results in --out")
@@ -88,7 +92,7 @@ def run_cases(benchmark: Benchmark, settings: Settings, command: str, out: Path)
         date=now(),
         command=command,
         settings=settings,
-        machine=machine.machine(torch.device("cpu")),
+        machine=machine.machine(torch.device(settings.device)),
         versions=machine.versions(),
     )
     for name in settings.cases:
@@ -108,7 +112,13 @@ def run_cases(benchmark: Benchmark, settings: Settings, command: str, out: Path)
 def main(benchmark: Benchmark, argv: Sequence[str]) -> int:
     """0 when every contender of every case was measured, else 1."""
     usual = benchmark.usual
-    made = parser(benchmark.name, benchmark.text, rounds=usual.rounds, limit_s=usual.limit_s)
+    made = parser(
+        benchmark.name,
+        benchmark.text,
+        rounds=usual.rounds,
+        limit_s=usual.limit_s,
+        devices=benchmark.devices,
+    )
     made.add_argument(
         "--cases",
         type=lambda chosen: names(benchmark.cases, chosen),
@@ -127,10 +137,11 @@ def main(benchmark: Benchmark, argv: Sequence[str]) -> int:
         rounds=arguments.rounds,
         limit_s=arguments.limit_s,
         small=arguments.small,
+        device=arguments.device,
         cases=arguments.cases,
         backends=arguments.backends,
     )
-    stem = f"{benchmark.name}-cpu{'-small' if settings.small else ''}"
+    stem = f"{benchmark.name}-{settings.device}{'-small' if settings.small else ''}"
     out: Path = arguments.out or RESULTS / f"{stem}.json"
     if arguments.redraw:
         run = record.read(out, Run)

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import harness, inference_report, machine, measure, record, render
-from .backends import BACKENDS, COMPILED, Contender, capture_only, place, tiny
+from .backends import BACKENDS, COMPILED, ON_CUDA, Contender, capture_only, place, tiny
 from .inference_report import BackendResult, ModelResult, Settings, Sweep
 from .isolate import isolated, prepared
 from .models import MODELS, Example
@@ -199,11 +199,16 @@ def sweep(settings: Settings, command: str, out: Path) -> Sweep:
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     usual = Settings()
-    parser = harness.parser("inference", __doc__ or "", rounds=usual.rounds, limit_s=usual.limit_s)
+    parser = harness.parser(
+        "inference",
+        __doc__ or "",
+        rounds=usual.rounds,
+        limit_s=usual.limit_s,
+        devices=("cpu", "cuda"),
+    )
     add = parser.add_argument
     add("--models", type=lambda text: harness.names(list(MODELS), text), default="all")
     add("--backends", type=lambda text: harness.names(list(BACKENDS), text), default="all")
-    add("--device", choices=("cpu", "cuda"), default=usual.device)
     add("--dtype", choices=tuple(DTYPES), default=usual.dtype)
     add("--batch", type=int, default=usual.batch)
     return parser.parse_args(argv)
@@ -229,7 +234,9 @@ def main(argv: Sequence[str]) -> int:
         limit_s=arguments.limit_s,
         small=arguments.small,
         models=arguments.models,
-        backends=harness.eager_first(arguments.backends),
+        backends=harness.eager_first(
+            b for b in arguments.backends if arguments.device == "cuda" or b not in ON_CUDA
+        ),
     )
     out: Path = arguments.out or _default_out(settings)
     if arguments.redraw:

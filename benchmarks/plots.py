@@ -19,6 +19,8 @@ COLOURS = {  # Okabe and Ito's, which the colour-blind can tell apart
     "onnx live": "#56B4E9",
     "onnx int8": "#56B4E9",
     "onnx int4": "#009E73",
+    "inductor-reduce-overhead": "#F0E442",
+    "onnx-reduce-overhead": "#56B4E9",
     "raw": "#999999",
     "bare": "#999999",
     "torch.onnx": "#E69F00",

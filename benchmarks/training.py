@@ -2,6 +2,7 @@
 
     python -m benchmarks.training
     python -m benchmarks.training --cases resnet18 --backends eager,onnx --rounds 5
+    python -m benchmarks.training --device cuda
 
 A step is a forward pass, a backward pass and one step of SGD, with dropout as the models have it.
 Each contender has a copy of the model; all of a case are timed in turn in one process. Compile
@@ -108,12 +109,13 @@ MODELS: dict[str, Callable[..., tuple[nn.Module, dict[str, Tensor]]]] = {
 BACKENDS = ("eager", "inductor", "onnx", FLOOR)
 
 
-def build(name: str, *, small: bool) -> tuple[nn.Module, dict[str, Tensor]]:
+def build(name: str, *, small: bool, device: str = "cpu") -> tuple[nn.Module, dict[str, Tensor]]:
     """The module in training mode and its arguments, the same each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module, kwargs = MODELS[name](small=small)
-    return module.train(), kwargs
+    module.train().to(device)
+    return module, {key: tensor.to(device) for key, tensor in kwargs.items()}
 
 
 class Trained:
@@ -142,19 +144,27 @@ class Trained:
         return loss.detach()
 
 
+def held_mb(device: str) -> dict[str, float]:
+    """The memory of this process, or of a GPU, where all allocators keep what they once had."""
+    if device == "cpu":
+        return resident_mb()
+    free, total = torch.cuda.mem_get_info()
+    return {"now": (total - free) / 1e6, "peak": (total - free) / 1e6}
+
+
 def first_steps(name: str, backend: str, settings: Settings) -> dict[str, Any]:
     """What the first steps cost. Meant for a process of its own."""
     with prepared(settings.threads), torch.enable_grad():
-        module, kwargs = build(name, small=settings.small)
+        module, kwargs = build(name, small=settings.small, device=settings.device)
         trained = Trained(backend, module, kwargs)
         del module
-        base = resident_mb()
+        base = held_mb(settings.device)
         start = time.perf_counter()
         trained.step()
         first_s = time.perf_counter() - start
         for _ in range(STEPS):
             trained.step()
-        peak = resident_mb()["peak"]
+        peak = held_mb(settings.device)["peak"]
         facts = onnx_report(trained.run) if backend == "onnx" else {}
     return {"first_s": first_s, "base_mb": base.get("now", 0.0), "peak_mb": peak, "facts": facts}
 
@@ -164,7 +174,7 @@ def time_steps(
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Milliseconds of a step by backend, all in turn, and the loss after as many steps as eager."""
     with prepared(settings.threads), torch.enable_grad():
-        module, kwargs = build(name, small=settings.small)
+        module, kwargs = build(name, small=settings.small, device=settings.device)
         contenders = {backend: Trained(backend, module, kwargs) for backend in backends}
         losses: dict[str, float] = {}
         for backend, trained in contenders.items():
@@ -172,8 +182,8 @@ def time_steps(
             for _ in range(STEPS):
                 losses[backend] = float(trained.step())
         calls = {backend: trained.step for backend, trained in contenders.items()}
-        cpu = torch.device("cpu")
-        times = measure.interleave(calls, cpu, rounds=settings.rounds, limit_s=settings.limit_s)
+        device = torch.device(settings.device)
+        times = measure.interleave(calls, device, rounds=settings.rounds, limit_s=settings.limit_s)
         return times, losses
 
 
@@ -275,6 +285,7 @@ BENCHMARK = harness.Benchmark(
     page=page,
     picture=picture,
     caption="Milliseconds per training step, by model and backend",
+    devices=("cpu", "cuda"),
 )
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Train on two processes with DistributedDataParallel and backend="onnx".
+"""Train on two processes with DistributedDataParallel, or sharded by FSDP2, and backend="onnx".
 
     torchrun --standalone --nproc-per-node 2 examples/train_ddp.py
+    torchrun --standalone --nproc-per-node 2 examples/train_ddp.py --shard
 
 Each process has half of every batch; gloo averages the gradients between the backward graphs of the
-buckets into which Dynamo cuts the model. The first process then checks the weights against eager
-training on whole batches in one process, and ends with 1 if they differ.
+buckets into which Dynamo cuts the model. With --shard each process keeps half of every weight, and
+the layers, compiled one by one, gather theirs around their graphs. The first process then checks
+the weights against eager training on whole batches in one process, and ends with 1 if they differ.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ import argparse
 import datetime as dt
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
@@ -29,42 +34,55 @@ BUCKET_MB = 1  # small, so that this small model falls into several
 TOLERANCE = 1e-5
 
 
+class Layer(nn.Module):
+    """[B, F] -> [B, G]."""
+
+    def __init__(self, features: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(F.gelu(x))
+
+
 class Classifier(nn.Module):
     """[B, 64] -> [B, 10]."""
 
     def __init__(self) -> None:
         super().__init__()
         widths = [FEATURES, 1024, 512, 512, CLASSES]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.layers = nn.ModuleList(Layer(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers[:-1]:
-            x = F.gelu(layer(x))
-        return self.layers[-1](x)
+        for layer in self.layers:
+            x = layer(x)
+        return x
 
 
-def batches(steps: int) -> list[tuple[Tensor, Tensor]]:
+def batches(steps: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The same for every process."""
     chance = torch.Generator().manual_seed(0)
-    return [
-        (
+    for _ in range(steps):
+        yield (
             torch.randn(BATCH, FEATURES, generator=chance),
             torch.randint(0, CLASSES, (BATCH,), generator=chance),
         )
-        for _ in range(steps)
-    ]
 
 
-def train(model: nn.Module, run: nn.Module, part: slice, steps: int) -> list[float]:
+def train(
+    model: nn.Module, run: nn.Module, part: slice, steps: int, *, tell: bool = False
+) -> list[float]:
     """On this part of every batch; the losses."""
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     losses: list[float] = []
-    for inputs, targets in batches(steps):
+    for step, (inputs, targets) in enumerate(batches(steps)):
         optimizer.zero_grad()
         loss = F.cross_entropy(run(inputs[part]), targets[part])
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+        if tell:
+            print(f"step {step + 1}: loss {losses[-1]:.4f}")
     return losses
 
 
@@ -74,19 +92,44 @@ def made() -> Classifier:
     return Classifier()
 
 
+def replicated(model: Classifier) -> nn.Module:
+    """The whole model in each process."""
+    parallel = DistributedDataParallel(model, bucket_cap_mb=BUCKET_MB)
+    return torch.compile(parallel, backend="onnx")
+
+
+def sharded(model: Classifier) -> nn.Module:
+    """Half of every weight in each of two processes."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for layer in model.layers:
+        layer.compile(backend="onnx")
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--shard", action="store_true", help="the weights, by FSDP2")
+    parser.add_argument("--tell", action="store_true", help="print each step")
     parser.add_argument("--timeout-s", type=float, default=60.0, help="to wait for the others")
     options = parser.parse_args(argv)
     dist.init_process_group("gloo", timeout=dt.timedelta(seconds=options.timeout_s))
     rank, size = dist.get_rank(), dist.get_world_size()
     torch.set_num_threads(max(1, torch.get_num_threads() // size))
     model = made()
-    parallel = DistributedDataParallel(model, bucket_cap_mb=BUCKET_MB)
-    compiled = torch.compile(parallel, backend="onnx")
+    compiled = sharded(model) if options.shard else replicated(model)
     share = BATCH // size
-    losses = train(model, compiled, slice(rank * share, (rank + 1) * share), options.steps)
+    part = slice(rank * share, (rank + 1) * share)
+    try:
+        losses = train(model, compiled, part, options.steps, tell=options.tell)
+    except dynamo_onnx.DynamoOnnxError:
+        raise
+    except RuntimeError as error:  # gloo's errors have no class of their own
+        print(f"rank {rank}: another process ended or does not answer: {error}", file=sys.stderr)
+        return 1
+    weights = [p.full_tensor() if isinstance(p, DTensor) else p for p in model.parameters()]
     dist.destroy_process_group()
     if rank > 0:
         return 0
@@ -95,8 +138,8 @@ def main(argv: Sequence[str]) -> int:
     alone = made()
     train(alone, alone, slice(None), options.steps)
     apart = max(
-        float((a - b).abs().max())
-        for a, b in zip(model.parameters(), alone.parameters(), strict=True)
+        float((a - b).detach().abs().max())
+        for a, b in zip(weights, alone.parameters(), strict=True)
     )
     print(f"loss {losses[0]:.4f} to {losses[-1]:.4f}; weights differ by {apart:.1e} at most")
     return 0 if apart < TOLERANCE else 1

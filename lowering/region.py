@@ -123,6 +123,11 @@ def tensors(nodes: Iterable[torch.fx.Node]) -> Iterator[torch.Tensor]:
             yield from (item for item in val if isinstance(item, torch.Tensor))
 
 
+def device_of(node: torch.fx.Node) -> torch.device | None:
+    """Where a node computes: where its results are, or without any what it reads."""
+    return next((t.device for t in tensors((node, *node.all_input_nodes))), None)
+
+
 def is_symbolic(node: torch.fx.Node) -> bool:
     """Does the node return a size (SymInt) or another symbolic number?"""
     return isinstance(

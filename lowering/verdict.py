@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeAlias
 
 import torch
 import torch.fx
@@ -12,13 +14,16 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from ..runtime.errors import Reason, ReasonKind
 from .absent import ABSENT
 from .dtypes import REAL, TO_ONNX
-from .region import inner_graph, is_symbolic, tensors
+from .region import device_of, inner_graph, is_symbolic, tensors
 from .registry import Lowering, Registry
 from .torch_private import HigherOrderOperator, OpOverload
 
+# Why nothing is computed on a device; None where it is.
+ComputesOn: TypeAlias = Callable[[torch.device], "Reason | None"]
+
 
 def verdict(
-    node: torch.fx.Node, registry: Registry, eager_ops: frozenset[str], device_type: str
+    node: torch.fx.Node, registry: Registry, eager_ops: frozenset[str], computes_on: ComputesOn
 ) -> Reason | None:
     """None if the node can be lowered, otherwise why not."""
     target = node.target
@@ -38,8 +43,9 @@ def verdict(
         return Reason(ReasonKind.NO_RULE, detail)
     if lowering is None:
         return _no_rule(target)
-    reason = next(filter(None, (unsupported_tensor(t, device_type) for t in values)), None)
-    reason = reason or _in_graphs(node, registry, eager_ops, device_type)
+    reason = next(filter(None, map(unsupported_tensor, values)), None)
+    reason = reason or _misplaced(node, computes_on)
+    reason = reason or _in_graphs(node, registry, eager_ops, computes_on)
     reason = reason or _too_large(lowering, node)
     if reason is not None or lowering.supports is None:
         return reason
@@ -61,13 +67,13 @@ def _too_large(lowering: Lowering, node: torch.fx.Node) -> Reason | None:
 
 
 def _in_graphs(
-    node: torch.fx.Node, registry: Registry, eager_ops: frozenset[str], device_type: str
+    node: torch.fx.Node, registry: Registry, eager_ops: frozenset[str], computes_on: ComputesOn
 ) -> Reason | None:
     """What stands in the way within the graphs that an operator takes as functions."""
     for graph in filter(None, map(inner_graph, node.all_input_nodes)):
         for inner in graph.graph.nodes:
             if inner.op == "call_function" and not is_symbolic(inner):
-                reason = verdict(inner, registry, eager_ops, device_type)
+                reason = verdict(inner, registry, eager_ops, computes_on)
                 if reason is not None:
                     return in_graph(inner, reason)
     return None
@@ -98,7 +104,29 @@ def _no_rule(target: OpOverload | HigherOrderOperator) -> Reason:
     return Reason(ReasonKind.NO_RULE, f"ONNX has no {missing}" if missing else what, hint)
 
 
-def unsupported_tensor(value: torch.Tensor, device_type: str) -> Reason | None:
+def _misplaced(node: torch.fx.Node, computes_on: ComputesOn) -> Reason | None:
+    """Why no session computes this where its tensors are.
+
+    Torch itself takes a number from the CPU, a tensor without dimensions, to any device.
+    """
+    device = device_of(node)
+    for tensor in tensors((node, *node.all_input_nodes)):
+        number = tensor.device.type == "cpu" and not tensor.dim()
+        if tensor.device != device and not number:
+            return Reason(
+                ReasonKind.DEVICE, f"from {tensor.device} to {device}: torch copies between devices"
+            )
+    return None if device is None else computes_on(device)
+
+
+def on_cpu(device: torch.device) -> Reason | None:
+    """The `ComputesOn` of a graph for the CPU."""
+    if device.type == "cpu":
+        return None
+    return Reason(ReasonKind.DEVICE, f"a tensor on {device}, and the graph is for the CPU")
+
+
+def unsupported_tensor(value: torch.Tensor) -> Reason | None:
     """Why ONNX Runtime cannot hold this tensor, if it cannot."""
     if value.dtype not in TO_ONNX and value.dtype not in REAL:
         return Reason(ReasonKind.DTYPE, f"{value.dtype} has no ONNX element type we compute with")
@@ -106,9 +134,4 @@ def unsupported_tensor(value: torch.Tensor, device_type: str) -> Reason | None:
         return Reason(ReasonKind.LAYOUT, f"a tensor of layout {value.layout}")
     if value.is_neg():
         return Reason(ReasonKind.LAYOUT, "a tensor with a lazy negative bit")
-    if value.device.type != device_type:
-        return Reason(
-            ReasonKind.DEVICE,
-            f"a tensor on {value.device.type}, the provider runs on {device_type}",
-        )
     return None

@@ -16,18 +16,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import onnxruntime as ort
 import torch
 from onnxruntime.capi import _pybind_state as ort_c
-from torch.utils.dlpack import from_dlpack
 
 from .errors import Reason, ReasonKind, SessionError
 from .linear_layers import Prepared, as_lowered
 from .opened import Argument, Opened, Setup, freezable_inputs, open_program, session_key
-from .placement import Placed
+from .placement import Placement
 from .program import OutputLayout, Program
-from .session import QUIET, explain
-from .tensors import CPU_DEVICE, as_input, repeat_in_place, restride
+from .session import explain
+from .tensors import as_input, repeat_in_place, restride
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +97,6 @@ class Executable:
         self._broken = False
         self._left_by_fork: list[Opened] = []
         self._lock = threading.Lock()
-        self._output_devices = [CPU_DEVICE] * len(program.outputs)
-        self._run_options = ort.RunOptions()
-        self._run_options.log_severity_level = setup.settings.get("log_severity_level", QUIET)
         self._maybe_empty = [
             i
             for i, spec in enumerate(program.outputs)
@@ -119,15 +114,26 @@ class Executable:
         return [name for name, _ in self.setup.providers]
 
     @property
-    def placed(self) -> Sequence[Placed]:
+    def placement(self) -> Placement:
         """Which provider took what, once there is a session with several."""
-        return () if self._opened is None else self._opened.placed
+        return Placement() if self._opened is None else self._opened.placement
 
     @property
     def prepared(self) -> Prepared:
         """The program of the session, or the lowered one while there is none."""
         opened = self._opened
         return as_lowered(self.program) if opened is None else opened.prepared
+
+    @property
+    def captured(self) -> int:
+        """How many runs are captured as CUDA graphs."""
+        graphs = None if self._opened is None else self._opened.launch.graphs
+        return 0 if graphs is None else graphs.captured
+
+    @property
+    def uncaptured(self) -> str:
+        """Why runs are not captured, where that was asked for."""
+        return "" if self._opened is None else self._opened.why_uncaptured()
 
     def weight_tensors(self) -> dict[int, torch.Tensor]:
         """The constants of the session by position among the inputs of the prepared program."""
@@ -149,22 +155,10 @@ class Executable:
         if not all(map(_is_contiguous, tensors)):
             self.counters.input_copies += sum(not t.is_contiguous() for t in tensors)
             tensors = [t.contiguous() for t in tensors]
-        targets = opened.targets
-        outputs = [] if targets is None else targets.tensors(tensors, args)
-        results = opened.target_feeder.feed(outputs) if outputs else ort_c.OrtValueVector()
         try:
-            opened.run(
-                self._run_options,
-                opened.names,
-                opened.feeder.feed(tensors),
-                opened.output_names,
-                results,
-                self._output_devices,
-            )
+            outputs = opened.launch(tensors, args)
         except ORT_ERRORS as error:
             return self._failed_run(error, args)
-        if targets is None:
-            outputs = results.to_dlpacks(from_dlpack)
         for index in self._maybe_empty:
             # Without elements, DLPack has strides of 0, torch those of a full tensor.
             if outputs[index].numel() == 0:

@@ -16,17 +16,10 @@ import torch
 from .last_reshapes import Reshaped
 from .program import Program
 from .sizes import Size, read_sizes, sizes_of
+from .tensors import TORCH_TYPES
 
 # Their CPU kernels copy the first input unless the output is the same memory.
 _SCATTERS = frozenset({"ScatterElements", "ScatterND"})
-
-
-@dataclass(frozen=True, slots=True)
-class Overwrites:
-    """Outputs that belong onto an input's memory, by position, and the dtypes of all outputs."""
-
-    inputs: Mapping[int, int]
-    dtypes: tuple[torch.dtype, ...]
 
 
 def overwritable(program: Program) -> dict[int, int]:
@@ -62,26 +55,32 @@ class Targets:
     places: tuple[int | None, ...]
     shapes: tuple[tuple[Size, ...], ...]
     dtypes: tuple[torch.dtype, ...]
+    devices: tuple[torch.device, ...]
 
     def tensors(self, fed: Sequence[torch.Tensor], args: Sequence[object]) -> list[torch.Tensor]:
         """One for each output of a run over these contiguous inputs."""
         return [
             fed[place]
             if place is not None
-            else torch.empty(read_sizes(shape, args), dtype=dtype, device="cpu")
-            for place, shape, dtype in zip(self.places, self.shapes, self.dtypes, strict=True)
+            else torch.empty(read_sizes(shape, args), dtype=dtype, device=device)
+            for place, shape, dtype, device in zip(
+                self.places, self.shapes, self.dtypes, self.devices, strict=True
+            )
         ]
 
 
 def targets(
-    program: Program, wanted: Overwrites | None, fed: Sequence[int], reshaped: Sequence[Reshaped]
+    program: Program,
+    overwrites: Mapping[int, int],
+    fed: Sequence[int],
+    reshaped: Sequence[Reshaped],
+    devices: Sequence[torch.device],
 ) -> Targets | None:
-    """What to run into, if some output is to overwrite an input and all shapes are known before.
+    """What to run into, where all shapes are known before.
 
-    `fed` are the positions of the inputs that a run is given.
+    `overwrites` are outputs to be written onto an input, by position. `fed` are the positions of
+    the inputs that a run is given, `devices` those of the outputs.
     """
-    if wanted is None or not wanted.inputs:
-        return None
     shapes = [sizes_of(spec.shape, program.inputs) for spec in program.outputs]
     for output in reshaped:
         shapes[output.position] = output.written
@@ -91,9 +90,10 @@ def targets(
     places = {position: place for place, position in enumerate(fed)}
     return Targets(
         tuple(
-            places[wanted.inputs[position]] if position in wanted.inputs else None
+            places[overwrites[position]] if position in overwrites else None
             for position in range(len(shapes))
         ),
         tuple(known),
-        wanted.dtypes,
+        tuple(TORCH_TYPES[spec.dtype] for spec in program.outputs),
+        tuple(devices),
     )

@@ -29,8 +29,9 @@ def as_initializers(
 ) -> tuple[object, ...]:
     """Turn the inputs in `frozen` (by position) into initializers with the tensors' data.
 
-    No weight passes through protobuf. The tensors are on the CPU; one that is not contiguous is
-    copied. What is returned must live as long as the session, which reads its memory in place.
+    No weight passes through protobuf. A tensor that is not contiguous is copied. One on another
+    device than the CPU is read there, and while the session is opened, from a copy on the CPU. What
+    is returned must live as long as the session, which reads its memory in place.
     """
     tensors = {index: tensor.detach().contiguous() for index, tensor in frozen.items()}
     kept = [value for i, value in enumerate(graph.input) if i not in frozen]
@@ -50,7 +51,7 @@ def as_initializers(
             entry.key, entry.value = key, text
     del graph.input[:]
     graph.input.extend(kept)
-    if READS_BUFFERS:
+    if READS_BUFFERS and all(tensor.device.type == "cpu" for tensor in tensors.values()):
         return _as_files(options, tensors)
     return _as_values(options, program, tensors)
 
@@ -76,7 +77,7 @@ def _as_values(
     """Both calls are needed: by the second alone, the first stage looks for the files."""
     names = [program.inputs[index].name for index in tensors]
     values = [ort_value(tensor) for tensor in tensors.values()]
-    options.add_external_initializers(names, values)
+    options.add_external_initializers(names, [ort_value(t.cpu()) for t in tensors.values()])
     for name, value in zip(names, values, strict=True):
         options.add_initializer(name, value)
     return tuple(values)

@@ -10,22 +10,28 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
 import onnxruntime as ort
 import torch
 
-from .in_place import Overwrites, Targets, targets
+from .cuda import SessionStream, may_round_to_tf32, with_cuda_options
+from .cuda_graphs import GRAPHS_PER_SESSION, why_not_captured
+from .errors import SessionError
+from .in_place import targets
 from .integer_weights import read_integers
 from .last_reshapes import Reshaped
+from .launch import Launch
 from .linear_layers import Prepared, quantize_layers
-from .placement import Placed, refuse_strays
+from .placement import Placement, refuse_strays
 from .program import Program, TensorSpec
 from .providers import ProviderChoice
 from .quantize import QuantizedWeights
-from .session import open_session, session_options
+from .session import QUIET, Session, open_session, run_options, session_options
 from .tensors import Feeder, as_input
 from .weights import WeightWatch, freezable
 
@@ -37,26 +43,22 @@ class Opened:
     """A session, and what its calls need: which inputs are frozen in it and which are fed.
 
     `weights` picks the frozen ones out of the arguments. `converted` are the places among the fed
-    ones of numbers and of complex tensors; `targets` are tensors to write outputs to, if not new
-    ones of onnxruntime's.
+    ones of numbers and of complex tensors. `uncaptured` is why runs are not captured as CUDA
+    graphs, where that was asked for.
     """
 
     prepared: Prepared
     session: ort.InferenceSession
-    run: Callable[..., None]
-    output_names: list[str]
+    launch: Launch
     reshaped: tuple[Reshaped, ...]
-    targets: Targets | None
-    target_feeder: Feeder
     frozen: tuple[int, ...]
     weights: Callable[[Sequence[Argument]], Sequence[Argument]]
     fed: tuple[int, ...]
     converted: tuple[int, ...]
-    names: list[str]
     watch: WeightWatch | None
-    feeder: Feeder
     owned: tuple[object, ...]
-    placed: tuple[Placed, ...]
+    placement: Placement
+    uncaptured: str
     pid: int
 
     def usable(self, args: Sequence[Argument]) -> bool:
@@ -64,6 +66,13 @@ class Opened:
         if self.pid != os.getpid():
             return False
         return self.watch is None or self.watch.unchanged(self.weights(args))
+
+    def why_uncaptured(self) -> str:
+        """Why some runs are not captured as CUDA graphs, where that was asked for."""
+        graphs = self.launch.graphs
+        if graphs is not None and graphs.refused:
+            return f"more than {GRAPHS_PER_SESSION} shapes"
+        return self.uncaptured
 
     def constants(self) -> dict[int, torch.Tensor]:
         """Its constants by position among the inputs of the prepared program."""
@@ -97,6 +106,22 @@ class Sessions:
             self._open.clear()
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The devices of a region: that on which it computes, and of its inputs and outputs."""
+
+    session: torch.device
+    inputs: tuple[torch.device, ...]
+    outputs: tuple[torch.device, ...]
+
+    def of_outputs(self, count: int) -> tuple[torch.device, ...]:
+        """Those of so many outputs: the last ones only compute strides, for the CPU."""
+        return (*self.outputs, *[_CPU] * (count - len(self.outputs)))
+
+
+_CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """How an executable opens and runs its program.
@@ -106,8 +131,9 @@ class Setup:
     error of nodes that are left to the CPU provider. `computed` are inputs that eager operators
     return, with the dtype that their metadata promises. A quantized program leaves the weights
     `in_float` as they are, for the reasons given, and shares the others in `quantized`.
-    `overwrites` are outputs to be written onto an input. `sessions` are those that executables
-    share.
+    `overwrites` are outputs to be written onto an input, by position. `sessions` are those that
+    executables share. `places` are the devices, None for the CPU; on CUDA, `cuda_graphs` captures
+    runs and `exhaustive` has cuDNN try all its algorithms. `run_settings` are for each run.
     """
 
     providers: tuple[ProviderChoice, ...]
@@ -119,10 +145,21 @@ class Setup:
     spinning: bool
     strict: bool
     require_provider: bool = False
-    overwrites: Overwrites | None = None
+    overwrites: Mapping[int, int] = field(default_factory=dict[int, int])
     in_float: Mapping[int, str] = field(default_factory=dict[int, str])
     quantized: QuantizedWeights = field(default_factory=QuantizedWeights)
     sessions: Sessions = field(default_factory=Sessions)
+    places: Places | None = None
+    cuda_graphs: bool = False
+    exhaustive: bool = False
+    cache_dir: Path | None = None
+    run_settings: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def devices(self, program: Program) -> Places:
+        """The devices, of all inputs and outputs of the program."""
+        if self.places is not None:
+            return self.places
+        return Places(_CPU, (_CPU,) * len(program.inputs), (_CPU,) * len(program.outputs))
 
 
 def session_key(
@@ -137,7 +174,8 @@ def session_key(
         repr((setup.providers, sorted(setup.settings.items()))),
         (setup.spinning, torch.get_num_threads()),
         tuple(setup.in_float.items()),
-        () if setup.overwrites is None else tuple(setup.overwrites.inputs.items()),
+        tuple(setup.overwrites.items()),
+        (setup.places, setup.cuda_graphs, setup.exhaustive, tuple(setup.run_settings.items())),
         tuple(weights),
     )
 
@@ -150,7 +188,9 @@ def freezable_inputs(program: Program, setup: Setup, args: Sequence[Argument]) -
     return tuple(
         i
         for i in setup.weights
-        if setup.freeze and _is_read(program, i) and _can_freeze(args[i], program.inputs[i])
+        if setup.freeze
+        and _is_read(program, i)
+        and _can_freeze(args[i], program.inputs[i], unsampled=not setup.may_go_live)
     )
 
 
@@ -161,32 +201,64 @@ def open_program(
     # Snapshot before the weights are read: a change in between is then noticed.
     watch = WeightWatch([args[i] for i in frozen]) if frozen else None
     tensors = dict(zip(frozen, watch.tensors, strict=True)) if watch is not None else {}
+    on_host = {i: tensor.cpu() for i, tensor in tensors.items()}
     prepared = (
-        read_integers(program, tensors, setup.quantized)
+        read_integers(program, on_host, setup.quantized)
         if program.quantization is None
         else quantize_layers(
-            program, program.quantization, tensors, setup.in_float, setup.quantized
+            program, program.quantization, on_host, setup.in_float, setup.quantized
         )
     )
     constants = _constants(prepared, tensors)
-    options = session_options(
-        setup.settings, threads=torch.get_num_threads(), spinning=setup.spinning
-    )
-    opened = open_session(prepared.program, options, setup.providers, constants)
-    if setup.require_provider:
-        refuse_strays(opened.placed, setup.providers)
     inputs = prepared.program.inputs
     fed = [i for i in range(len(inputs)) if i not in constants]
     positions = tuple(prepared.origins[i].position for i in fed)
+    places = setup.devices(program)
+    fed_on = [places.inputs[i] for i in positions]
+    returned_on = places.of_outputs(len(program.outputs))
+    stream = SessionStream(places.session) if places.session.type == "cuda" else None
+    wants_graphs = stream is not None and setup.cuda_graphs
+    uncaptured = why_not_captured(program, fed_on, returned_on) if wants_graphs else ""
+    captures = wants_graphs and not uncaptured
+    try:
+        opened = _session(prepared.program, setup, constants, stream, captures=captures)
+    except SessionError as error:
+        if not captures:
+            raise
+        captures, uncaptured = False, str(error)
+        opened = _session(prepared.program, setup, constants, stream, captures=False)
+    if setup.require_provider:
+        refuse_strays(opened.placement.placed, setup.providers)
+    into = None
+    if setup.overwrites or stream is not None:
+        into = targets(program, setup.overwrites, positions, opened.reshaped, returned_on)
+    on_host = any(
+        device.type == "cpu" and isinstance(args[i], torch.Tensor)
+        for i, device in zip(positions, fed_on, strict=True)
+    )
+    launch = Launch(
+        opened.session,
+        ([inputs[i].name for i in fed], Feeder([inputs[i].dtype for i in fed], fed_on)),
+        (opened.output_names, Feeder([spec.dtype for spec in program.outputs], returned_on)),
+        returned_on,
+        run_options=partial(
+            run_options,
+            setup.run_settings,
+            severity=setup.settings.get("log_severity_level", QUIET),
+            asynchronous=stream is not None
+            and not on_host
+            and all(device == places.session for device in returned_on),
+        ),
+        targets=into,
+        stream=stream,
+        captures=captures,
+        weights=frozenset(place for place, i in enumerate(positions) if i in setup.weights),
+    )
     return Opened(
         prepared=prepared,
         session=opened.session,
-        # What InferenceSession wraps this in checks names that are ours, at every call.
-        run=opened.session._sess.run_with_ortvaluevector,  # noqa: SLF001  # pyright: ignore[reportOptionalMemberAccess]
-        output_names=opened.output_names,
+        launch=launch,
         reshaped=opened.reshaped,
-        targets=targets(program, setup.overwrites, positions, opened.reshaped),
-        target_feeder=Feeder([spec.dtype for spec in program.outputs]),
         frozen=frozen,
         # One call for all of them; for a single position it would return no sequence.
         weights=itemgetter(*frozen) if len(frozen) > 1 else lambda args: [args[i] for i in frozen],
@@ -194,19 +266,47 @@ def open_program(
         converted=tuple(
             place for place, i in enumerate(positions) if as_input(args[i]) is not args[i]
         ),
-        names=[inputs[i].name for i in fed],
         watch=watch,
-        feeder=Feeder([inputs[i].dtype for i in fed]),
         owned=opened.owned,
-        placed=opened.placed,
+        placement=opened.placement,
+        uncaptured=uncaptured,
         pid=os.getpid(),
     )
 
 
-def _can_freeze(value: Argument, spec: TensorSpec) -> bool:
+def _session(
+    program: Program,
+    setup: Setup,
+    constants: Mapping[int, torch.Tensor],
+    stream: SessionStream | None,
+    *,
+    captures: bool,
+) -> Session:
+    options = session_options(
+        setup.settings, threads=torch.get_num_threads(), spinning=setup.spinning
+    )
+    if stream is None:
+        return open_session(program, options, setup.providers, constants)
+    providers = with_cuda_options(
+        setup.providers,
+        stream=stream.handle,
+        tf32=may_round_to_tf32(program),
+        graphs=captures,
+        exhaustive=setup.exhaustive,
+        cache_dir=setup.cache_dir,
+    )
+    return open_session(program, options, providers, constants)
+
+
+def _can_freeze(value: Argument, spec: TensorSpec, *, unsampled: bool) -> bool:
     # onnxruntime drops an initializer without elements before it is given its data.
     static = all(isinstance(d, int) for d in spec.shape)
-    return isinstance(value, torch.Tensor) and static and value.numel() > 0 and freezable(value)
+    return (
+        isinstance(value, torch.Tensor)
+        and static
+        and value.numel() > 0
+        and freezable(value, unsampled=unsampled)
+    )
 
 
 def _is_read(program: Program, index: int) -> bool:

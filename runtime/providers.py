@@ -10,35 +10,41 @@ from typing import Any, TypeAlias
 
 import onnxruntime as ort
 
-from .errors import OptionError
+from .errors import OptionError, Reason, ReasonKind
 
 ProviderChoice: TypeAlias = tuple[str, dict[str, Any]]
 
 CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+TENSORRT_RTX = "NvTensorRTRTXExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     """A provider, what else it is called, and the package that brings it.
 
-    A `module` is one of a plugin: it has `get_library_path()`, for onnxruntime to load.
+    A `module` is one of a plugin: it has `get_library_path()`, for onnxruntime to load. `memory` is
+    the torch device type whose tensors it reads in place.
     """
 
     name: str
     short: tuple[str, ...]
     package: str
     module: str = ""
+    memory: str = "cpu"
 
 
 _KNOWN = (
     _Known(CPU, ("cpu",), "onnxruntime"),
-    _Known("CUDAExecutionProvider", ("cuda",), "onnxruntime-gpu"),
-    _Known("TensorrtExecutionProvider", ("tensorrt",), "onnxruntime-gpu"),
+    _Known(CUDA, ("cuda",), "onnxruntime-gpu", memory="cuda"),
+    _Known(TENSORRT, ("tensorrt",), "onnxruntime-gpu", memory="cuda"),
     _Known(
-        "NvTensorRTRTXExecutionProvider",
+        TENSORRT_RTX,
         ("nvtensorrtrtx", "tensorrt-rtx"),
         "onnxruntime-ep-nv-tensorrt-rtx",
         "onnxruntime_ep_nv_tensorrt_rtx",
+        memory="cuda",
     ),
     _Known(
         "OpenVINOExecutionProvider",
@@ -48,8 +54,9 @@ _KNOWN = (
     ),
     _Known("DmlExecutionProvider", ("dml", "directml"), "onnxruntime-directml"),
     _Known("CoreMLExecutionProvider", ("coreml",), "onnxruntime (on macOS)"),
-    _Known("ROCMExecutionProvider", ("rocm",), "onnxruntime-rocm"),
-    _Known("MIGraphXExecutionProvider", ("migraphx",), "onnxruntime-migraphx"),
+    # torch calls the GPUs of ROCm "cuda" as well.
+    _Known("ROCMExecutionProvider", ("rocm",), "onnxruntime-rocm", memory="cuda"),
+    _Known("MIGraphXExecutionProvider", ("migraphx",), "onnxruntime-migraphx", memory="cuda"),
     _Known(
         "WebGpuExecutionProvider", ("webgpu",), "onnxruntime-ep-webgpu", "onnxruntime_ep_webgpu"
     ),
@@ -59,10 +66,6 @@ _KNOWN = (
 _BY_NAME = {known.name: known for known in _KNOWN}
 _FULL_NAMES = {short: known.name for known in _KNOWN for short in known.short}
 
-# The streams and allocators of a CUDA device are not handled yet.
-_ON_CUDA = frozenset(
-    {"CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"}
-)
 # Of a plugin's options these are ours: they choose among the devices that it offers.
 _DEVICE_TYPE, _DEVICE_ID = "device_type", "device_id"
 
@@ -70,7 +73,7 @@ _DEVICE_TYPE, _DEVICE_ID = "device_type", "device_id"
 def choose_providers(
     wanted: Sequence[str | tuple[str, dict[str, Any]]], options: Sequence[dict[str, Any]]
 ) -> tuple[ProviderChoice, ...]:
-    """Full names with their options, each checked to be there; CPU when nothing is wanted.
+    """Full names with their options, each checked to be there.
 
     The plugin of an installed package is loaded when it is wanted; another one is there once
     `onnxruntime.register_execution_provider_library` has loaded it.
@@ -81,7 +84,7 @@ def choose_providers(
             f"give one dict per provider"
         )
     chosen: list[ProviderChoice] = []
-    for index, entry in enumerate(wanted or [CPU]):
+    for index, entry in enumerate(wanted):
         name, own = (entry, {}) if isinstance(entry, str) else entry
         full = _FULL_NAMES.get(name.lower(), name)
         given = {**own, **(options[index] if options else {})}
@@ -103,11 +106,6 @@ def _check(name: str, full: str) -> None:
         raise OptionError(
             f"provider {name!r} is not available: this onnxruntime {ort.__version__} has "
             f"{', '.join(available)}{hint}"
-        )
-    if full in _ON_CUDA:
-        raise OptionError(
-            f"provider {name!r} computes on CUDA devices, which this version does not support "
-            f"yet; it runs on {', '.join(p for p in available if p not in _ON_CUDA)}"
         )
 
 
@@ -170,6 +168,41 @@ def as_onnxruntime_takes(
     return None
 
 
-def device_type(providers: Sequence[ProviderChoice]) -> str:
-    """The torch device type on which a choice of providers computes."""
-    return "cuda" if any(name in _ON_CUDA for name, _ in providers) else "cpu"
+def providers_on(
+    memory: str, index: int, chosen: Sequence[ProviderChoice]
+) -> tuple[ProviderChoice, ...] | Reason:
+    """Those of the chosen providers for tensors of a torch device, or the device's own ones.
+
+    Every provider takes tensors of the CPU. With a Reason, none takes those of this device.
+    """
+    if memory == "cpu":
+        return tuple(chosen) or ((CPU, {}),)
+    where = f"a tensor on {memory}:{index}"
+    usable = [(name, own) for name, own in chosen if memory_of(name) in (memory, "cpu")]
+    if chosen and not any(memory_of(name) == memory for name, _ in usable):
+        names = ", ".join(name for name, _ in chosen)
+        return Reason(ReasonKind.DEVICE, f"{where}, where {names} does not compute")
+    if not chosen:
+        known = next((known for known in _KNOWN if known.memory == memory), None)
+        available = _available()
+        if known is None or known.name not in available:
+            hint = f"{known.name} comes with the package {known.package}" if known else ""
+            detail = f"{where}; this onnxruntime {ort.__version__} has {', '.join(available)}"
+            return Reason(ReasonKind.DEVICE, detail, hint)
+        usable = [(known.name, {})]
+    placed: list[ProviderChoice] = []
+    for name, own in usable:
+        if memory_of(name) != memory:
+            placed.append((name, own))
+            continue
+        wanted = int(own.get(_DEVICE_ID, index))
+        if wanted != index:
+            return Reason(ReasonKind.DEVICE, f"{where}; {name} was given {_DEVICE_ID} {wanted}")
+        placed.append((name, {**own, _DEVICE_ID: index}))
+    return tuple(placed)
+
+
+def memory_of(name: str) -> str:
+    """The torch device type of the tensors that a provider reads in place."""
+    known = _BY_NAME.get(name)
+    return "cpu" if known is None else known.memory

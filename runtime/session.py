@@ -12,10 +12,11 @@ import onnxruntime as ort
 import torch
 
 from .bytes import NO_BYTES_OF_FLOATS, make_exact, sums_exactly
+from .cuda import ASYNCHRONOUS
 from .errors import OptionError, SessionError
 from .initializers import as_initializers
 from .last_reshapes import Reshaped, shed_last_reshapes
-from .placement import RECORDING, Placed, is_mixed, placement
+from .placement import RECORDING, Placement, is_mixed, placement
 from .program import Program
 from .providers import ProviderChoice, as_onnxruntime_takes
 
@@ -32,15 +33,15 @@ _KEEPS_ROUNDINGS = "session.disable_double_qdq_remover"
 class Session:
     """A session, the names of its outputs in the program's order, and which are to be reshaped.
 
-    `owned` is memory that must live as long as the session, which reads it in place. `placed` tells
-    which provider took what, where there are several.
+    `owned` is memory that must live as long as the session, which reads it in place. `placement`
+    tells which provider took what, where there are several.
     """
 
     session: ort.InferenceSession
     output_names: list[str]
     reshaped: tuple[Reshaped, ...]
     owned: tuple[object, ...]
-    placed: tuple[Placed, ...]
+    placement: Placement
 
 
 def session_options(
@@ -62,6 +63,21 @@ def session_options(
     }
     for name, value in {**ours, **settings}.items():
         apply_setting(options, name, value)
+    return options
+
+
+def run_options(
+    settings: Mapping[str, str], *, severity: object, asynchronous: bool
+) -> ort.RunOptions:
+    """`onnxruntime.RunOptions` from the user's entries; `asynchronous` leaves a run on its stream.
+
+    `severity` is the least one of messages to be logged.
+    """
+    options = ort.RunOptions()
+    options.log_severity_level = severity
+    ours = {ASYNCHRONOUS: "1"} if asynchronous else {}
+    for name, value in {**ours, **settings}.items():
+        options.add_run_config_entry(name, str(value))
     return options
 
 
@@ -108,8 +124,16 @@ def open_session(
         )
     except Exception as error:
         raise SessionError(explain(error, program, "ONNX Runtime rejected the program")) from error
+    missing = [name for name, _ in providers if name not in session.get_providers()]
+    if missing:  # onnxruntime goes on without a provider whose libraries it cannot load
+        raise SessionError(
+            f"onnxruntime {ort.__version__} could not start {', '.join(missing)}: a library is "
+            f"missing, or its device; session_options={{'log_severity_level': 2}} tells which"
+        )
     names = [value.name for value in model.graph.output]
-    return Session(session, names, reshaped, owned, placement(session, program) if mixed else ())
+    return Session(
+        session, names, reshaped, owned, placement(session, program) if mixed else Placement()
+    )
 
 
 def explain(error: BaseException, program: Program, what: str) -> str:

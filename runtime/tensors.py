@@ -40,7 +40,20 @@ _BATCH_TYPES: dict[ir.DataType, type] = {
 }
 
 
+TORCH_TYPES: dict[ir.DataType, torch.dtype] = {
+    ir.DataType.BFLOAT16: torch.bfloat16,
+    **{dtype: getattr(torch, type_.__name__) for dtype, type_ in _BATCH_TYPES.items()},
+}
+
 _pointer, _shape = torch.Tensor.data_ptr, attrgetter("shape")
+
+
+def ort_device(device: torch.device) -> ort_c.OrtDevice:
+    """As onnxruntime calls a device: with its vendor, by which it finds allocators."""
+    if device.type == "cpu":
+        return CPU_DEVICE
+    made = ort.OrtDevice.make(device.type, device.index or 0)
+    return made._get_c_device()  # noqa: SLF001
 
 
 class Feeder:
@@ -48,10 +61,10 @@ class Feeder:
 
     __slots__ = ("_devices", "_types")
 
-    def __init__(self, dtypes: Sequence[ir.DataType]) -> None:
+    def __init__(self, dtypes: Sequence[ir.DataType], devices: Sequence[torch.device]) -> None:
         types = [_BATCH_TYPES[d] for d in dtypes if d in _BATCH_TYPES]
         self._types = types if len(types) == len(dtypes) else None
-        self._devices = [CPU_DEVICE] * len(dtypes)
+        self._devices = [*map(ort_device, devices)]
 
     def feed(self, tensors: Sequence[torch.Tensor]) -> ort_c.OrtValueVector:
         """Values that point into contiguous tensors, which the caller keeps alive over the run."""

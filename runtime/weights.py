@@ -4,7 +4,8 @@ ONNX Runtime prepacks constant weights, which snapshots them. What can happen to
 `optimizer.step()`, `load_state_dict` and `p.copy_` raise `p._version`; `p.data = x` moves
 `data_ptr()`; `p.data.copy_(x)` changes neither, and is seen in the content: evenly spaced cache
 lines of each weight are compared, bit by bit, with what they were. An edit through `.data` that
-misses all of them is not seen; `weights="live"` has no snapshot and needs none of this.
+misses all of them is not seen; `weights="live"` has no snapshot and needs none of this. Of a weight
+on another device only version and address are compared; it is frozen only where the user asks so.
 
 Lines and not elements, because the run before has pushed the weights out of the cache: what a check
 costs is the lines that it reads.
@@ -28,7 +29,7 @@ _pointer = torch.Tensor.data_ptr
 
 
 class WeightWatch:
-    """Remembers the identity, version and sampled content of tensors in CPU memory."""
+    """Remembers the identity and version of tensors, and sampled content of those on the CPU."""
 
     __slots__ = ("_keep", "_pointers", "_samples", "_versions")
 
@@ -80,13 +81,15 @@ class _Sample:
         return self._memory.take(self._places).tobytes()
 
 
-def freezable(weight: torch.Tensor) -> bool:
+def freezable(weight: torch.Tensor, *, unsampled: bool) -> bool:
     """Can changes of this tensor be noticed? Inference tensors count no versions.
 
-    A complex one would be frozen as what it is not, pairs of reals.
+    The content of one on another device than the CPU is not sampled, for which a call would have
+    to wait for the device: `unsampled` says whether that will do. A complex one would be frozen as
+    what it is not, pairs of reals.
     """
     plain = not weight.is_inference() and not weight.is_complex()
-    return plain and weight.device.type == "cpu"
+    return plain and (unsampled or weight.device.type == "cpu")
 
 
 def probe_addresses(weight: torch.Tensor) -> list[tuple[int, np.ndarray[Any, Any]]]:
@@ -95,7 +98,7 @@ def probe_addresses(weight: torch.Tensor) -> list[tuple[int, np.ndarray[Any, Any
     Whole lines of the memory that the tensor spans, whatever its strides: LINES of them, evenly
     spaced; all of one that has no more.
     """
-    if weight.numel() == 0:
+    if weight.numel() == 0 or weight.device.type != "cpu":
         return []
     elements = 1 + sum(
         (size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True)

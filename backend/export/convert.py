@@ -23,7 +23,7 @@ from ...lowering.dims import dim_of, dims_of, expression, text
 from ...lowering.interpreter import lower_region
 from ...lowering.region import Region, is_symbolic, tensors, whole
 from ...lowering.registry import Registry
-from ...lowering.verdict import verdict
+from ...lowering.verdict import on_cpu, verdict
 from ...runtime.errors import Reason, ReasonKind
 from ...runtime.kernels import kernel_table
 from ...runtime.program import Program
@@ -95,7 +95,7 @@ def convert(
         if is_operator(node)
         and (
             reason := _sizes_where_numbers(node, registry)
-            or verdict(node, registry, frozenset(), "cpu")
+            or verdict(node, registry, frozenset(), on_cpu)
         )
     ]
     if refused:

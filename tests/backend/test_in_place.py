@@ -79,9 +79,14 @@ def read_by_eager(cache: Tensor, rows: Tensor, places: Tensor) -> tuple[Tensor, 
     return before, cache.tanh().exp().sum(-1)
 
 
+def beside_a_complex_one(cache: Tensor, rows: Tensor, places: Tensor) -> Tensor:
+    cache[:, :, places] = rows
+    return torch.complex(rows, rows + 1)
+
+
 Fn = Callable[[Tensor, Tensor, Tensor], Any]
 IN_PLACE: list[Fn] = [index_copy, index_put, first_dim, scatter, nothing_returned]
-IN_PLACE += [the_cache_returned]
+IN_PLACE += [the_cache_returned, beside_a_complex_one]
 COPIED: list[Fn] = [read_before, rows_of_itself, added, written_twice, also_a_result, read_by_eager]
 
 
@@ -89,7 +94,7 @@ def overwritten() -> int:
     """How many outputs of the last program are written onto an input."""
     executables = [region.executable() for graph in state.graphs for region in graph.regions]
     opened = [each._opened for each in executables if each is not None and each._opened is not None]
-    places = [one.targets.places for one in opened if one.targets is not None]
+    places = [one.launch.targets.places for one in opened if one.launch.targets is not None]
     return sum(place is not None for each in places for place in each)
 
 

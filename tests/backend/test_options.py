@@ -11,6 +11,7 @@ import torch
 
 import dynamo_onnx
 from dynamo_onnx import OptionError, Options, Quantize
+from dynamo_onnx.backend.options import CACHE_VARIABLE
 
 BAD = [
     ({"provider": ["cpu"]}, "did you mean 'providers'"),
@@ -120,10 +121,40 @@ def test_dump_dir_gets_each_program_and_graph(tmp_path: Path) -> None:
     assert "torch.ops.aten.add.Tensor" in files[".py"].read_text()
 
 
-def test_a_provider_that_computes_on_cuda_is_refused_for_now(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("mode", "cuda_graphs", "exhaustive"),
+    [
+        ("default", False, False),
+        ("reduce-overhead", True, False),
+        ("max-autotune", True, True),
+        ("max-autotune-no-cudagraphs", False, True),
+    ],
+)
+def test_a_mode_is_given_as_torch_does_or_among_the_options(
+    mode: str, cuda_graphs: bool, exhaustive: bool
 ) -> None:
-    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: both)
-    with pytest.raises(OptionError, match="does not support yet; it runs on CPUExecutionProvider"):
-        Options.parse({"providers": ["cuda"]})
+    for options in (Options.parse(None, mode), Options.parse({"mode": mode})):
+        assert (options.cuda_graphs, options.exhaustive) == (cuda_graphs, exhaustive)
+
+
+def test_the_cache_directory_is_an_option_or_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(CACHE_VARIABLE, raising=False)
+    assert Options().kept_in is None
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "variable"))
+    assert Options().kept_in == tmp_path / "variable"
+    chosen = Options.parse({"cache_dir": str(tmp_path / "option")})
+    assert chosen.kept_in == tmp_path / "option"
+
+
+def test_run_options_reach_the_runs() -> None:
+    entries = {"memory.enable_memory_arena_shrinkage": "cpu:0"}
+    compiled = torch.compile(
+        lambda x: x.sin() + 1, backend="onnx", options={"run_options": entries}
+    )
+    x = torch.randn(4)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), x.sin() + 1)
+    with pytest.raises(OptionError, match="run_options must be a dict"):
+        Options.parse({"run_options": "fast"})

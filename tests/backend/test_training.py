@@ -333,6 +333,26 @@ def test_autocast_to_bfloat16() -> None:
     same(gradients(cast(compiled), model, x), gradients(cast(other), other, x), 2e-2)
 
 
+def test_a_grad_scaler_skips_the_step_that_overflows() -> None:
+    found: list[tuple[list[Tensor], float]] = []
+    for backend in ("eager", "onnx"):
+        torch.manual_seed(0)
+        net = nn.Linear(8, 4)
+        model = torch.compile(net, backend=backend)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+        for step in range(4):
+            optimizer.zero_grad()
+            x = torch.full((2, 8), torch.inf if step == 1 else 0.5)
+            scaler.scale(model(x).square().mean()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        found.append(([p.detach() for p in net.parameters()], scaler.get_scale()))
+    (eager, eager_scale), (ours, our_scale) = found
+    assert our_scale == eager_scale == 2.0**15  # halved once
+    torch.testing.assert_close(ours, eager)
+
+
 def test_the_loss_is_compiled_too() -> None:
     model = Words()
     other = copy.deepcopy(model)

@@ -30,6 +30,7 @@ DTYPES = {
     "bool": torch.bool,
     "complex64": torch.complex64,
 }
+DEVICE = "cpu"  # of the sample inputs
 VARIANTS = ("function", "dynamic", "inplace", "out")
 GRADIENT = "gradient"  # a variant of its own: the result, and the gradients of all inputs
 
@@ -106,7 +107,7 @@ def gradient_calls(name: str, dtype: str, samples: int) -> Iterator[Call]:
             yield _with_sources(Call(Case(name, dtype, GRADIENT, index), fn, args, 0, defined=True))
         return
     for op in op_db:
-        if _full_name(op) != name or DTYPES[dtype] not in op.supported_backward_dtypes("cpu"):
+        if _full_name(op) != name or DTYPES[dtype] not in op.supported_backward_dtypes(DEVICE):
             continue
         for index, sample in enumerate(_samples(op, DTYPES[dtype], samples, gradients=True)):
             call = _call(Case(name, dtype, GRADIENT, index), op.op, sample, op)
@@ -132,7 +133,7 @@ def operator_names() -> list[str]:
 def calls(name: str, dtype: str, samples: int) -> Iterator[Call]:
     """The calls of one operator in one dtype, `samples` inputs a variant."""
     for op in op_db:
-        if _full_name(op) != name or DTYPES[dtype] not in op.supported_dtypes("cpu"):
+        if _full_name(op) != name or DTYPES[dtype] not in op.supported_dtypes(DEVICE):
             continue
         for variant in VARIANTS:
             function = _function(op, variant)
@@ -214,7 +215,7 @@ def _samples(op: Any, dtype: torch.dtype, count: int, *, gradients: bool = False
     """Samples spread over op_db's, with one non-contiguous and, where there is one, one empty."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        every = list(op.sample_inputs("cpu", dtype, requires_grad=gradients))
+        every = list(op.sample_inputs(DEVICE, dtype, requires_grad=gradients))
     if not every:
         return []
     chosen = spread(every, count)

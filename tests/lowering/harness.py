@@ -15,7 +15,7 @@ import dynamo_onnx.lowering.ops  # noqa: F401 - fills the registry
 from dynamo_onnx.lowering.interpreter import lower_region
 from dynamo_onnx.lowering.region import Region, is_symbolic
 from dynamo_onnx.lowering.registry import registry
-from dynamo_onnx.lowering.verdict import verdict
+from dynamo_onnx.lowering.verdict import on_cpu, verdict
 from dynamo_onnx.runtime.errors import Reason
 from dynamo_onnx.runtime.kernels import kernel_table
 from dynamo_onnx.runtime.program import Program
@@ -76,7 +76,7 @@ def lower(
     reasons = [
         r
         for n in compute
-        if n.op == "call_function" and (r := verdict(n, registry, frozenset(), "cpu")) is not None
+        if n.op == "call_function" and (r := verdict(n, registry, frozenset(), on_cpu)) is not None
     ]
     if reasons:
         return Lowering(None, reasons)

@@ -15,9 +15,9 @@ import pytest
 from dynamo_onnx import OptionError
 from dynamo_onnx.runtime import providers
 from dynamo_onnx.runtime.errors import SessionError
-from dynamo_onnx.runtime.placement import Placed, placement, refuse_strays
+from dynamo_onnx.runtime.placement import Copied, Placed, Placement, placement, refuse_strays
 from dynamo_onnx.runtime.program import Program
-from dynamo_onnx.runtime.providers import as_onnxruntime_takes, choose_providers
+from dynamo_onnx.runtime.providers import as_onnxruntime_takes, choose_providers, providers_on
 
 
 def device(ep_name: str, kind: str) -> Any:
@@ -111,6 +111,26 @@ def test_a_provider_that_is_not_there(name: str, package: str) -> None:
         choose_providers([name], [])
 
 
+@pytest.fixture
+def with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: both)
+
+
+@pytest.mark.usefixtures("with_cuda")
+def test_a_device_has_its_own_provider_or_those_of_the_chosen_ones_that_compute_there() -> None:
+    assert providers_on("cpu", 0, ()) == (("CPUExecutionProvider", {}),)
+    assert providers_on("cuda", 1, ()) == (("CUDAExecutionProvider", {"device_id": 1}),)
+    both = choose_providers(["cuda", "cpu"], [])
+    assert providers_on("cpu", 0, both) == both
+    on_second = (("CUDAExecutionProvider", {"device_id": 1}), ("CPUExecutionProvider", {}))
+    assert providers_on("cuda", 1, both) == on_second
+    refused = providers_on("cuda", 1, choose_providers(["cpu"], []))
+    assert str(refused) == "device: a tensor on cuda:1, where CPUExecutionProvider does not compute"
+    refused = providers_on("mps", 0, ())
+    assert str(refused).startswith("device: a tensor on mps:0; this onnxruntime")
+
+
 def test_onnxruntimes_without_plugins_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(ort, "get_ep_devices")
     assert providers.plugins() == set()
@@ -133,13 +153,16 @@ def program() -> Program:
 class Session:
     """As a session tells: the Add on one provider, everything else on the CPU's."""
 
+    def __init__(self, name: str = "XExecutionProvider") -> None:
+        self.name = name
+
     def get_provider_graph_assignment_info(self) -> list[Any]:
         def subgraph(ep_name: str, *nodes: tuple[str, str]) -> Any:
             each = [SimpleNamespace(name=n, op_type=op, domain="") for op, n in nodes]
             return SimpleNamespace(ep_name=ep_name, get_nodes=lambda: each)
 
         return [
-            subgraph("XExecutionProvider", ("Add", "add/Add_3")),
+            subgraph(self.name, ("Add", "add/Add_3")),
             subgraph("CPUExecutionProvider", ("Shape", "view/Shape_1")),
             subgraph("CPUExecutionProvider", ("Concat", "view/Concat_2")),
             subgraph("CPUExecutionProvider", ("Reshape", "view/Reshape_4")),
@@ -149,19 +172,27 @@ class Session:
 
 def test_nodes_are_told_by_provider_and_line() -> None:
     session: Any = Session()
-    assert placement(session, program()) == (
+    assert placement(session, program()).placed == (
         Placed("XExecutionProvider", "Add", "model.py:6", sizes=False, count=1),
         Placed("CPUExecutionProvider", "Shape", "model.py:7", sizes=True, count=1),
         Placed("CPUExecutionProvider", "Concat", "model.py:7", sizes=True, count=1),
         Placed("CPUExecutionProvider", "Reshape", "model.py:7", sizes=False, count=2),
     )
     older: Any = object()
-    assert placement(older, program()) == ()
+    assert placement(older, program()) == Placement()
+
+
+def test_what_passes_to_another_devices_memory_is_told() -> None:
+    on_gpu: Any = Session("CUDAExecutionProvider")
+    wanted = Copied("CUDAExecutionProvider", "CPUExecutionProvider", "model.py:6", count=1)
+    assert placement(on_gpu, program()).copied == (wanted,)
+    beside: Any = Session("XExecutionProvider")  # it reads the CPU's memory
+    assert placement(beside, program()).copied == ()
 
 
 def test_only_sizes_may_be_left_to_the_cpu() -> None:
     session: Any = Session()
-    placed = placement(session, program())
+    placed = placement(session, program()).placed
     wanted = "XExecutionProvider does not take 2 × Reshape at model.py:7$"
     with pytest.raises(SessionError, match=wanted):
         refuse_strays(placed, [("XExecutionProvider", {})])

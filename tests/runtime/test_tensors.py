@@ -10,6 +10,8 @@ from dynamo_onnx.lowering.dtypes import TO_ONNX
 from dynamo_onnx.runtime.tensors import Feeder, restride
 from dynamo_onnx.runtime.weights import LINE_BYTES, LINES, WeightWatch, probe_addresses
 
+CPU = torch.device("cpu")
+
 
 @pytest.mark.parametrize("dtype", TO_ONNX, ids=str)
 @pytest.mark.parametrize("shape", [(2, 3), (), (0, 3), (1, 1)])
@@ -17,7 +19,7 @@ def test_every_dtype_and_shape_is_fed_without_a_copy(
     dtype: torch.dtype, shape: tuple[int, ...]
 ) -> None:
     tensor = torch.zeros(shape).to(dtype)
-    (value,) = Feeder([TO_ONNX[dtype]]).feed([tensor])
+    (value,) = Feeder([TO_ONNX[dtype]], [tensor.device]).feed([tensor])
     assert tuple(value.shape()) == shape
     assert value.element_type() == int(TO_ONNX[dtype])
     if tensor.numel():
@@ -26,7 +28,7 @@ def test_every_dtype_and_shape_is_fed_without_a_copy(
 
 def test_a_mixed_batch_keeps_its_order() -> None:
     tensors = [torch.zeros(2), torch.zeros(3, dtype=torch.bfloat16), torch.zeros(0)]
-    feeder = Feeder([ir.DataType.FLOAT, ir.DataType.BFLOAT16, ir.DataType.FLOAT])
+    feeder = Feeder([ir.DataType.FLOAT, ir.DataType.BFLOAT16, ir.DataType.FLOAT], [CPU] * 3)
     assert [v.shape() for v in feeder.feed(tensors)] == [[2], [3], [0]]
 
 

@@ -1,0 +1,141 @@
+"""CUDA graphs of a session: runs that are captured once and replayed, without a launch per kernel.
+
+A graph repeats its work on the same memory. So each set of input shapes has tensors of its own:
+what a call is given is copied into them, its results out of them. Weights are read where they are.
+
+Ref: onnxruntime's `enable_cuda_graph` and the run option `gpu_graph_id`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnxruntime as ort
+import torch
+from onnxruntime.capi import _pybind_state as ort_c
+
+from .cuda import SessionStream, has_bodies
+from .in_place import Targets
+from .program import Program
+from .sizes import sizes_of
+from .tensors import Feeder
+
+GRAPHS_PER_SESSION = 16  # each keeps the memory of its inputs and outputs
+_NUMBER = "gpu_graph_id"
+NOT_CAPTURED = "-1"
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """One captured run: its own tensors, and the vectors over them."""
+
+    copied: tuple[int, ...]
+    inputs: list[torch.Tensor]
+    outputs: list[torch.Tensor]
+    feeds: ort_c.OrtValueVector
+    results: ort_c.OrtValueVector
+    options: ort.RunOptions
+
+
+class CudaGraphs:
+    """The captured runs of a session, by the shapes of its inputs and the places of its weights.
+
+    `launch` runs the session on these options, feeds and results. `weights` are places among the
+    fed tensors. `cuda` is `torch.cuda`, or what stands in for it.
+    """
+
+    def __init__(
+        self,
+        launch: Callable[[ort.RunOptions, ort_c.OrtValueVector, ort_c.OrtValueVector], None],
+        run_options: Callable[[], ort.RunOptions],
+        feeders: tuple[Feeder, Feeder],
+        stream: SessionStream,
+        targets: Targets,
+        weights: frozenset[int],
+        cuda: Any = torch.cuda,  # noqa: ANN401
+    ) -> None:
+        self._launch = launch
+        self._run_options = run_options
+        self._inputs_feeder, self._outputs_feeder = feeders
+        self._stream = stream
+        self._targets = targets
+        self._weights = weights
+        self._cuda = cuda
+        self._graphs: dict[object, _Graph] = {}
+        self.refused = 0
+
+    @property
+    def captured(self) -> int:
+        """How many there are."""
+        return len(self._graphs)
+
+    def run(self, fed: Sequence[torch.Tensor], args: Sequence[object]) -> list[torch.Tensor] | None:
+        """The results, in memory of their own. None: there are too many graphs, run without one."""
+        with self._stream.ordered():
+            # All on the session's stream, where one call's work follows another's, but for the
+            # memory of the results: that is the caller's to give away.
+            with self._cuda.stream(self._stream.stream):
+                graph = self._graph(fed, args)
+            if graph is None:
+                self.refused += 1
+                return None
+            results = [torch.empty_like(output) for output in graph.outputs]
+            with self._cuda.stream(self._stream.stream):
+                for place in graph.copied:
+                    graph.inputs[place].copy_(fed[place])
+                self._launch(graph.options, graph.feeds, graph.results)
+                for result, output in zip(results, graph.outputs, strict=True):
+                    result.copy_(output)
+        return results
+
+    def _graph(self, fed: Sequence[torch.Tensor], args: Sequence[object]) -> _Graph | None:
+        key = tuple(
+            tensor.data_ptr() if place in self._weights else tuple(tensor.shape)
+            for place, tensor in enumerate(fed)
+        )
+        graph = self._graphs.get(key)
+        if graph is not None or len(self._graphs) >= GRAPHS_PER_SESSION:
+            return graph
+        inputs = [
+            tensor if place in self._weights else torch.empty_like(tensor)
+            for place, tensor in enumerate(fed)
+        ]
+        outputs = self._targets.tensors(inputs, args)
+        options = self._run_options()
+        number(options, str(len(self._graphs) + 1))
+        graph = self._graphs[key] = _Graph(
+            copied=tuple(place for place in range(len(fed)) if place not in self._weights),
+            inputs=inputs,
+            outputs=outputs,
+            feeds=self._inputs_feeder.feed(inputs),
+            results=self._outputs_feeder.feed(outputs),
+            options=options,
+        )
+        return graph
+
+
+def number(options: ort.RunOptions, graph: str) -> None:
+    """Capture or replay the graph of this number, or NOT_CAPTURED, in runs with these options."""
+    options.add_run_config_entry(_NUMBER, graph)
+
+
+def why_not_captured(
+    program: Program,
+    inputs: Sequence[torch.device],
+    outputs: Sequence[torch.device],
+) -> str:
+    """What keeps a program from being captured, before a session is asked; nothing if it may be.
+
+    `inputs` and `outputs` are the devices of what is fed and returned.
+    """
+    if has_bodies(program.model.graph):
+        return "it has control flow"
+    if any(device.type == "cpu" for device in inputs):
+        return "it reads a tensor or a size from the CPU"
+    if any(device.type == "cpu" for device in outputs):
+        return "it returns a tensor on the CPU"
+    if any(sizes_of(spec.shape, program.inputs) is None for spec in program.outputs):
+        return "the shapes of its results are known only after a run"
+    return ""
