@@ -7,7 +7,7 @@ ORT    ?= cpu
 VENV := $(if $(filter gpu,$(ORT)),.venv-gpu,.venv)
 BIN  := $(VENV)/bin
 
-.PHONY: demo test test-cuda check conformance bench bench-quick clean
+.PHONY: demo test test-cuda test-webgpu check conformance bench bench-quick clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.stamp-demo
@@ -19,6 +19,12 @@ test: $(VENV)/.stamp-test
 # Those that need a GPU: `make test-cuda ORT=gpu`, where there is one.
 test-cuda: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -m cuda tests
+
+# The models on WebGPU: onnxruntime's build for it beside the environment, and a driver for Vulkan,
+# such as Mesa's or SwiftShader's in VK_DRIVER_FILES.
+test-webgpu: $(VENV)/.stamp-test
+	$(BIN)/python -m pip install --quiet --no-deps --target build/onnxruntime-webgpu onnxruntime-webgpu
+	ONNXRUNTIME_WEBGPU=build/onnxruntime-webgpu $(BIN)/python -m pytest -k webgpu tests/backend
 
 # pyright resolves the package through .check, since no folder here bears its name.
 check: $(VENV)/.stamp-test .check

@@ -23,9 +23,9 @@ class Settings:
     rounds: int = 12
     limit_s: float = 60.0  # for the rounds of one case
     small: bool = False
-    device: str = "cpu"
     cases: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,7 @@ def open_session(
             options,
             providers=as_onnxruntime_takes(options, providers),
             disabled_optimizers=[*INEXACT, *([] if mixed else SLOWER_ON_CPU)],
+            enable_fallback=0,  # else a provider that fails is replaced, and its error lost
         )
     except Exception as error:
         raise SessionError(explain(error, program, "ONNX Runtime rejected the program")) from error

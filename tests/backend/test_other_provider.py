@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from functools import cache
@@ -11,6 +12,7 @@ from functools import cache
 import pytest
 
 SCRIPT = """
+import inspect
 import json
 import sys
 
@@ -48,7 +50,14 @@ CASES = {
     "resnet": (resnet, lambda n: torch.randn(n, 3, 32, 32)),
 }
 plugin, name, required = sys.argv[1], sys.argv[2], sys.argv[3] == "required"
-if plugin == "nxrt_ep_cpu":  # one that nobody but its user knows
+if plugin == "webgpu":  # onnxruntime's own, in a build of its own
+    from benchmarks.models import MODELS
+
+    provider = "webgpu"
+    for name_of in ("bert-base", "resnet50"):
+        made = MODELS[name_of].build(1, small=False)
+        CASES[name_of] = (lambda made=made: made.module, lambda n, made=made: made.kwargs)
+elif plugin == "nxrt_ep_cpu":  # one that nobody but its user knows
     import nxrt_ep_cpu
 
     onnxruntime.register_execution_provider_library(plugin, nxrt_ep_cpu.get_library_path())
@@ -64,10 +73,11 @@ compiled = torch.compile(
 leaves = torch.utils._pytree.tree_leaves
 with torch.no_grad():
     x = inputs(2)
-    for found, wanted in zip(leaves(compiled(x)), leaves(model(x)), strict=True):
+    kwargs = x if isinstance(x, dict) else {next(iter(inspect.signature(model.forward).parameters)): x}
+    for found, wanted in zip(leaves(compiled(**kwargs)), leaves(model(**kwargs)), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
 report = dynamo_onnx.report(compiled)
-assert "nodes by provider: " in str(report)
+assert plugin == "webgpu" or "nodes by provider: " in str(report)
 print(json.dumps([[p.provider, p.op_type, p.location, p.count] for p in report.placed]))
 """
 
@@ -86,9 +96,12 @@ def offers_openvino() -> str:
     return "" if done.returncode == 0 else "OpenVINO's plugin offers no device here"
 
 
-def run(plugin: str, name: str, *, required: bool = False) -> subprocess.CompletedProcess[str]:
+def run(
+    plugin: str, name: str, *, required: bool = False, path: str = ""
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", SCRIPT, plugin, name, "required" if required else ""],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [path, *sys.path]))},
         capture_output=True,
         text=True,
         timeout=300,
@@ -136,3 +149,21 @@ def test_a_model_on_openvino(name: str) -> None:
         pytest.skip(missing)
     counts = placed(run("onnxruntime_ep_openvino", name))
     assert counts["OpenVINOExecutionProvider"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlp", "bert-base", "resnet50"])
+def test_a_model_on_webgpu(name: str) -> None:
+    """`make test-webgpu`; a Vulkan driver is needed, of which software ones will do."""
+    build = os.environ.get("ONNXRUNTIME_WEBGPU", "")
+    if not build:
+        pytest.skip("ONNXRUNTIME_WEBGPU does not name the folder of an onnxruntime-webgpu")
+    counts = placed(run("webgpu", name, path=build))
+    # What it has no kernel for is told. onnxruntime 1.27 does not list what a provider took.
+    left = set(counts.get("CPUExecutionProvider", {}))
+    known = {
+        "mlp": set[str](),
+        "bert-base": {"Attention", "Cast", "Mod", "Reshape"},
+        "resnet50": {"AveragePool", "MaxPool"},
+    }
+    assert left <= known[name]
