@@ -7,6 +7,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def raw(example: Example) -> Contender:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         program.save(path, external_data=True)
-        session = ort.InferenceSession(path, _session_options(), providers=_providers(device))
+        session = ort.InferenceSession(path, _session_options(), providers=providers(device))
     binding = session.io_binding()
     for value, tensor in zip(session.get_inputs(), kwargs.values(), strict=True):
         binding.bind_ortvalue_input(value.name, ort.OrtValue.from_dlpack(tensor))
@@ -142,12 +143,18 @@ def _session_options() -> ort.SessionOptions:
     return options
 
 
-def _providers(device: torch.device) -> list[str | tuple[str, dict[str, str]]]:
+def side_stream(device: torch.device) -> AbstractContextManager[object]:
+    """On CUDA a stream with a handle of its own, which ONNX Runtime can be given."""
+    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
+
+
+def providers(device: torch.device) -> list[tuple[str, dict[str, Any]]]:
+    """Of a plain session on tensors of a device, on torch's stream."""
     if device.type == "cpu":
-        return ["CPUExecutionProvider"]
+        return [("CPUExecutionProvider", {})]
     stream = torch.cuda.current_stream(device).cuda_stream  # so that torch's events see its work
     options = {"device_id": str(device.index or 0), "user_compute_stream": str(stream)}
-    return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
+    return [("CUDAExecutionProvider", options), ("CPUExecutionProvider", {})]
 
 
 BACKENDS: dict[str, Callable[[Example], Contender]] = {

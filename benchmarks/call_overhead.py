@@ -1,6 +1,7 @@
 """What does a call cost beyond the session's own run, where there is next to nothing to compute?
 
     python -m benchmarks.call_overhead
+    python -m benchmarks.call_overhead --device cuda
     python -m benchmarks.call_overhead --cases mlp --backends eager,onnx,bare --rounds 5
 
 Each case runs in a process of its own. `bare` opens the sessions that this project opened, over the
@@ -108,7 +109,8 @@ def bare(example: Example, options: Mapping[str, Any]) -> Contender:
     cached = dynamo_onnx.programs()
     if not cached:
         raise RuntimeError("no program was compiled, so there is no session to call")
-    runs = [_bare_run(program, alone=len(cached) == 1) for program in cached]
+    device = next(iter(example.kwargs.values())).device
+    runs = [_bare_run(program, device, alone=len(cached) == 1) for program in cached]
 
     def call() -> list[Tensor]:
         return [tensor for run in runs for tensor in run().to_dlpacks(torch.from_dlpack)]
@@ -120,25 +122,33 @@ def bare(example: Example, options: Mapping[str, Any]) -> Contender:
     return Contender(run_all, lambda _: call(), lambda: None)
 
 
-def _bare_run(cached: Any, *, alone: bool) -> Callable[[], Any]:  # noqa: ANN401 - a CachedProgram
-    """One run of a program's session over its weights, with ones for the other inputs."""
+def _bare_run(
+    cached: Any,  # noqa: ANN401 - a CachedProgram
+    device: torch.device,
+    *,
+    alone: bool,
+) -> Callable[[], Any]:
+    """One run of a program's session over its weights, with ones for the other inputs.
+
+    The weights are constants of the session on the CPU alone, as in the compiled model.
+    """
     from dynamo_onnx.runtime.session import open_session, session_options
-    from dynamo_onnx.runtime.tensors import CPU_DEVICE, Feeder
+    from dynamo_onnx.runtime.tensors import Feeder, ort_device
 
     program = cached.program
     frozen = {
         index: cached.weights[spec.name]
         for index, spec in enumerate(program.inputs)
-        if spec.name in cached.weights
+        if spec.name in cached.weights and device.type == "cpu"
     }
     options = session_options({}, threads=torch.get_num_threads(), spinning=alone)
-    opened = open_session(program, options, [("CPUExecutionProvider", {})], frozen)
+    opened = open_session(program, options, backends.providers(device), frozen)
     specs = [spec for index, spec in enumerate(program.inputs) if index not in frozen]
-    fed = [torch.from_numpy(_ones(spec)) for spec in specs]
+    fed = [torch.from_numpy(_ones(spec)).to(device) for spec in specs]
     feeds = Feeder([spec.dtype for spec in specs], [tensor.device for tensor in fed]).feed(fed)
     names = [spec.name for spec in specs]
     session, outputs = opened.session, opened.output_names
-    devices = [CPU_DEVICE] * len(outputs)
+    devices = [ort_device(device)] * len(outputs)
     run_options = ort_c.RunOptions()
 
     def run(_alive: object = (opened, fed)) -> Any:  # noqa: ANN401 - values of onnxruntime
@@ -170,10 +180,11 @@ BACKENDS = ("eager", "aot_eager", "inductor", OURS, BARE)
 
 def measure_case(name: str, settings: Settings) -> Case:
     """All contenders of one case. Meant for a process of its own."""
-    with prepared(settings.threads):
+    device = torch.device(settings.device)
+    with prepared(settings.threads), backends.side_stream(device):
         torch.manual_seed(0)
         tiny = CASES[name]
-        example = tiny.make(settings.small)
+        example = backends.place(tiny.make(settings.small), device, torch.float32)
         makers = _makers(tiny, example)
         chosen = {backend: makers[backend] for backend in BACKENDS if backend in settings.backends}
         ready, failed = contest.made_ready(chosen)
@@ -246,6 +257,7 @@ BENCHMARK = harness.Benchmark(
     page=page,
     picture=picture,
     caption="Microseconds of a call with little to compute, per contender",
+    devices=("cpu", "cuda"),
 )
 
 if __name__ == "__main__":

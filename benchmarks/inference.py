@@ -15,7 +15,6 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import harness, inference_report, machine, measure, record, render
-from .backends import BACKENDS, COMPILED, ON_CUDA, Contender, capture_only, place, tiny
+from .backends import BACKENDS, COMPILED, ON_CUDA, Contender, capture_only, place, side_stream, tiny
 from .inference_report import BackendResult, ModelResult, Settings, Sweep
 from .isolate import isolated, prepared
 from .models import MODELS, Example
@@ -43,7 +42,7 @@ class Entry:
 def measure_model(name: str, settings: Settings) -> ModelResult:
     """All backends of one model. Meant for a process of its own: it sets threads and caches."""
     device = torch.device(settings.device)
-    with prepared(settings.threads), _side_stream(device):
+    with prepared(settings.threads), side_stream(device):
         built = MODELS[name].build(settings.batch, small=settings.small)
         example = place(built, device, DTYPES[settings.dtype])
         flops = _flops(example)
@@ -69,11 +68,6 @@ def _flops(example: Example) -> int:
     with FlopCounterMode(display=False) as counter:
         example.module(**example.kwargs)
     return counter.get_total_flops()
-
-
-def _side_stream(device: torch.device) -> AbstractContextManager[object]:
-    """On CUDA a stream with a handle of its own, which ONNX Runtime can be given."""
-    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
 
 
 def _tiny_like(example: Example) -> Example:

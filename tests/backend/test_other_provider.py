@@ -12,7 +12,6 @@ from functools import cache
 import pytest
 
 SCRIPT = """
-import inspect
 import json
 import sys
 
@@ -73,8 +72,9 @@ compiled = torch.compile(
 leaves = torch.utils._pytree.tree_leaves
 with torch.no_grad():
     x = inputs(2)
-    kwargs = x if isinstance(x, dict) else {next(iter(inspect.signature(model.forward).parameters)): x}
-    for found, wanted in zip(leaves(compiled(**kwargs)), leaves(model(**kwargs)), strict=True):
+    args, kwargs = ((), x) if isinstance(x, dict) else ((x,), {})
+    wanted_leaves, found_leaves = leaves(model(*args, **kwargs)), leaves(compiled(*args, **kwargs))
+    for found, wanted in zip(found_leaves, wanted_leaves, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
 report = dynamo_onnx.report(compiled)
 assert plugin == "webgpu" or "nodes by provider: " in str(report)
