@@ -1,4 +1,4 @@
-"""The command line: `python -m dynamo_onnx export | report | run | bench | view`."""
+"""The command line: `python -m dynamo_onnx export | report | run | bench | view | cache`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_bench)
     _add_inputs(command)
     command.add_argument("--runs", type=int, default=50)
+    command = commands.add_parser("cache", help="the programs that outlive a process")
+    command.set_defaults(run=_cache)
+    add = command.add_argument
+    add("what", choices=("ls", "show", "verify", "clear"))
+    add("key", nargs="?", default="", help="of a program to show, or how it begins")
+    add("--dir", type=Path, help="the cache_dir; by default what DYNAMO_ONNX_CACHE names")
     command = commands.add_parser("view", help="open a file in Netron's local viewer")
     command.set_defaults(run=_view)
     command.add_argument("file", type=Path)
@@ -255,6 +262,45 @@ def _bench(arguments: argparse.Namespace) -> int:
     low, middle, high = statistics.quantiles(times, n=4) if len(times) > 1 else (times[0],) * 3
     print(f"{middle:.3g} ms a run (quartiles {low:.3g} and {high:.3g}, {len(times)} runs)")
     return 0
+
+
+def _cache(arguments: argparse.Namespace) -> int:
+    from .backend.options import CACHE_VARIABLE, Options
+    from .backend.program_files import ProgramFiles
+    from .runtime.errors import CacheError
+    from .runtime.stored import from_bytes
+
+    directory = arguments.dir or Options().kept_in
+    if directory is None:
+        raise OptionError(f"which cache? Give --dir, or set {CACHE_VARIABLE}")
+    if not directory.is_dir():
+        raise OptionError(f"{directory} is no directory")
+    files = ProgramFiles(directory, Options().cache_size_mb * 1_000_000)
+    entries = [entry for entry in files.entries() if entry.key.startswith(arguments.key)]
+    if arguments.what == "clear":
+        print(f"{files.clear()} programs removed")
+        return 0
+    if arguments.key and not entries:
+        raise OptionError(f"no program in {directory} has a key that begins with {arguments.key}")
+    damaged = 0
+    for entry in entries:
+        try:
+            program, _ = from_bytes(entry.path.read_bytes())
+        except (CacheError, OSError) as error:
+            damaged += 1
+            print(f"{entry.key[:12]}  damaged: {error}")
+            continue
+        if arguments.what == "show":
+            print(f"{entry.key}  {entry.size_bytes} bytes, {program.node_count} nodes")
+            for kind, specs in (("in", program.inputs), ("out", program.outputs)):
+                for spec in specs:
+                    print(f"  {kind} {spec.name}: {spec.dtype.name}{list(spec.shape)}")
+        elif arguments.what == "ls":
+            used = datetime.fromtimestamp(entry.used, UTC).isoformat(timespec="seconds")
+            print(f"{entry.key[:12]}  {entry.size_bytes:>9} bytes  used {used}")
+    total = sum(entry.size_bytes for entry in entries)
+    print(f"{len(entries)} programs, {total} bytes, {damaged} damaged")
+    return 1 if damaged else 0
 
 
 def _view(arguments: argparse.Namespace) -> int:

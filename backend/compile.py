@@ -29,6 +29,7 @@ from ..runtime.opened import Setup
 from ..runtime.program import Program
 from ..runtime.providers import ProviderChoice
 from .dump import dump, dump_graph
+from .kept import KeptPrograms
 from .options import DEFAULT_OPSET, NEWEST_OPSET, Options
 from .partition import Plan, is_operator, partition
 from .placing import Placing
@@ -186,6 +187,11 @@ def _program(
     cached = state.find(key)
     if cached is not None:
         return cached, True
+    kept = KeptPrograms.of(options)
+    earlier = None if kept is None else kept.find(key, region)
+    if earlier is not None and not options.cache_verify:
+        state.keep(earlier)
+        return earlier, True
     lowered = lower_region(
         region,
         registry=registry,
@@ -200,6 +206,10 @@ def _program(
     if options.quantize is not None:
         program = replace(program, quantization=options.quantize.quantization())
     state.keep(program)
+    if kept is not None:
+        if earlier is not None:
+            kept.compare(earlier, program)
+        kept.keep(program, region)
     return program, False
 
 

@@ -86,8 +86,12 @@ class Options:
     "reduce-overhead" captures runs as CUDA graphs, "max-autotune-no-cudagraphs" has cuDNN try all
     its algorithms and puts TensorRT first if it is installed, "max-autotune" does both."""
     cache_dir: Path | None = None
-    """Keep what providers build here, such as TensorRT's engines. None: the directory in the
-    environment variable DYNAMO_ONNX_CACHE, or nothing is kept."""
+    """Keep lowered programs here, and what providers build, such as TensorRT's engines. None: the
+    directory in the environment variable DYNAMO_ONNX_CACHE, or nothing is kept."""
+    cache_size_mb: int = 1024
+    """The programs in `cache_dir` have at most so many megabytes (of 10^6 bytes) together."""
+    cache_verify: bool = False
+    """Lower what `cache_dir` has as well, and compare: CacheError where they differ."""
     weights: Weights = "auto"
     """ "frozen": weights are constants of the session; a change is noticed at the next call and
     opens a new one. "live": they are read at each call. "auto": frozen until they change often;
@@ -158,11 +162,18 @@ class Options:
         run_options(self.run_options, severity=QUIET, asynchronous=False)
         if self.dump_dir is not None:
             check_writable("dump_dir", self.dump_dir)
-        if self.cache_dir is not None:
-            check_writable("cache_dir", self.cache_dir)
+        self._check_cache()
         providers = self.chosen_providers()
         if self.require_provider and providers and not is_mixed(providers):
             raise OptionError("require_provider: name another provider than the CPU's in providers")
+
+    def _check_cache(self) -> None:
+        if self.cache_dir is not None:
+            check_writable("cache_dir", self.cache_dir)
+        _expect("cache_verify", self.cache_verify, bool)
+        _expect("cache_size_mb", self.cache_size_mb, int)
+        if self.cache_size_mb < 1:
+            raise OptionError(f"cache_size_mb={self.cache_size_mb}: the least is 1")
 
     def chosen_providers(self) -> tuple[ProviderChoice, ...]:
         """The providers by full name with their options; none if the devices are to choose."""

@@ -94,6 +94,7 @@ class CompileReport:
     integer_layers: int = 0  # linear layers that read 4-bit weights of the model's own
     placed: tuple[Placed, ...] = ()  # by provider, where others than the CPU's were asked for
     copies: tuple[Copied, ...] = ()  # between the devices of providers, within a run
+    cache_loads: int = 0  # of the misses, those that the files of earlier processes had
     cuda_graphs: int = 0  # runs that are captured and replayed
     uncaptured: tuple[str, ...] = ()  # why others are not, where that was asked for
 
@@ -104,10 +105,11 @@ class CompileReport:
             f"{self.native_ops} operators native in {self.onnx_nodes} ONNX nodes, "
             f"{self.eager_ops} in eager"
         )
+        loads = f" ({self.cache_loads} of them read from files)" if self.cache_loads else ""
         runs = (
             f"{self.sessions} sessions opened, {self.calls} runs, "
             f"{self.input_copies} inputs and {self.output_copies} outputs copied; "
-            f"program cache: {self.cache_hits} hits, {self.cache_misses} misses"
+            f"program cache: {self.cache_hits} hits, {self.cache_misses} misses{loads}"
         )
         times = (
             f"compile time of ours: {timings.total_ms:.0f} ms (partition "
@@ -196,6 +198,7 @@ def report(compiled: object | None = None) -> CompileReport:
         quantized=tuple(_quantized(graphs)),
         integer_layers=integer_layers,
         placed=tuple(Placed(*key, count) for key, count in placed.items()),
+        cache_loads=state.cache_loads,
         copies=tuple(Copied(*key, count) for key, count in copied.items()),
         cuda_graphs=cuda_graphs,
         uncaptured=tuple(uncaptured),

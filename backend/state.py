@@ -10,12 +10,14 @@ import types
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..runtime.errors import Reason
 from ..runtime.executable import Executable
 from ..runtime.opened import Sessions
 from ..runtime.program import Program
 from ..runtime.quantize import QuantizedWeights
+from .program_files import ProgramFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,9 @@ class GraphRecord:
 class State:
     """Programs by fingerprint, graph records in the order of their compilation, cache counters.
 
+    `cache_loads` counts the programs that came from `cache_dir`, or from torch's cache artifacts,
+    of which `delivered` are those not used yet, as bytes. `files` are the directories in use.
+
     `quantized` are the weights that several sessions can share, `sessions` what several executables
     can; both are held weakly.
     """
@@ -95,8 +100,13 @@ class State:
     graphs: list[GraphRecord] = field(default_factory=list[GraphRecord])
     cache_hits: int = 0
     cache_misses: int = 0
+    cache_loads: int = 0
     quantized: QuantizedWeights = field(default_factory=QuantizedWeights)
     sessions: Sessions = field(default_factory=Sessions)
+    delivered: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    files: dict[tuple[Path, int], ProgramFiles] = field(
+        default_factory=dict[tuple[Path, int], ProgramFiles]
+    )
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def find(self, fingerprint: str) -> Program | None:
@@ -114,6 +124,14 @@ class State:
         with self.lock:
             self.programs[program.fingerprint] = program
 
+    def files_in(self, directory: Path, limit_bytes: int) -> ProgramFiles:
+        """The programs in a directory."""
+        with self.lock:
+            key = (directory, limit_bytes)
+            if key not in self.files:
+                self.files[key] = ProgramFiles(directory, limit_bytes)
+            return self.files[key]
+
     def record(self, graph: GraphRecord) -> None:
         """Add what became of a graph."""
         with self.lock:
@@ -126,7 +144,9 @@ class State:
             self.graphs.clear()
             self.quantized.clear()
             self.sessions.clear()
-            self.cache_hits = self.cache_misses = 0
+            self.delivered.clear()
+            self.files.clear()
+            self.cache_hits = self.cache_misses = self.cache_loads = 0
 
 
 state = State()

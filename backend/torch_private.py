@@ -32,6 +32,11 @@ from torch._functorch.partitioners import (
 from torch._guards import CompileContext, TracingContext  # 2.11-2.13
 from torch._ops import OpOverload, OpOverloadPacket  # 2.11-2.13
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # 2.11-2.13
+from torch.compiler._cache import (
+    CacheArtifact,  # 2.11-2.13
+    CacheArtifactFactory,  # 2.11-2.13
+    CacheArtifactManager,  # 2.11-2.13
+)
 from torch.export import default_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -73,6 +78,7 @@ __all__ = [
     "offset_outputs",
     "pytree",
     "real_tensors",
+    "record_artifact",
     "storage_of",
     "traced",
     "translated_code",
@@ -80,6 +86,25 @@ __all__ = [
     "truncated_normal_unread",
     "user_facing",
 ]
+
+
+@CacheArtifactFactory.register
+class _ProgramArtifact(CacheArtifact):
+    """A program among what `torch.compiler.save_cache_artifacts()` returns."""
+
+    def populate_cache(self) -> None:
+        from .kept import deliver
+
+        deliver(self.key, self.content)
+
+    @staticmethod
+    def type() -> str:
+        return "dynamo_onnx"
+
+
+def record_artifact(key: str, content: bytes) -> None:
+    """Have `torch.compiler.save_cache_artifacts()` return a program."""
+    CacheArtifactManager.record_artifact(_ProgramArtifact.type(), key, content)
 
 
 def compile_id() -> str:
