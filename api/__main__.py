@@ -1,4 +1,4 @@
-"""The command line: `python -m dynamo_onnx export | report | run | bench | view | cache`."""
+"""The command line: `python -m dynamo_onnx export | report | run | bench | view | cache | …`."""
 
 from __future__ import annotations
 
@@ -66,6 +66,15 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_bench)
     _add_inputs(command)
     command.add_argument("--runs", type=int, default=50)
+    command = commands.add_parser(
+        "minify", help="a script of the first operator whose result is not eager's", epilog=_SPECS
+    )
+    command.set_defaults(run=_minify)
+    add = command.add_argument
+    add("model", help="module:name of a model or function, or of what makes one")
+    add("--args", nargs="*", default=[], metavar="INPUT", help="positional example inputs")
+    add("--kwargs", nargs="*", default=[], metavar="NAME=INPUT", help="those by name")
+    add("-o", "--output", type=Path, default=Path("deviation"), help="the folder for the script")
     command = commands.add_parser("cache", help="the programs that outlive a process")
     command.set_defaults(run=_cache)
     add = command.add_argument
@@ -262,6 +271,29 @@ def _bench(arguments: argparse.Namespace) -> int:
     low, middle, high = statistics.quantiles(times, n=4) if len(times) > 1 else (times[0],) * 3
     print(f"{middle:.3g} ms a run (quartiles {low:.3g} and {high:.3g}, {len(times)} runs)")
     return 0
+
+
+def _minify(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from . import report
+
+    model = _model(arguments.model)
+    args = tuple(_tensor(text) for text in arguments.args)
+    kwargs = {name: _tensor(text) for name, text in map(_named, arguments.kwargs)}
+    options = {"verify": 1, "dump_dir": arguments.output}
+    compiled = torch.compile(model, backend="onnx", options=options)
+    with torch.no_grad():
+        compiled(*args, **kwargs)
+    found = [f for f in report(compiled).fallbacks if f.reason.kind == "verification"]
+    if not found:
+        print("nothing deviates from eager by more than rounding")
+        return 0
+    for fallback in found:
+        print(fallback.reason.detail)
+    for script in sorted(arguments.output.glob("deviation_*.py")):
+        print(script)
+    return 1
 
 
 def _cache(arguments: argparse.Namespace) -> int:

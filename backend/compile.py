@@ -21,7 +21,7 @@ from ..lowering.interpreter import Lowered, Refusal, lower_region
 from ..lowering.ops import registry
 from ..lowering.region import Region, location, source_line
 from ..lowering.verdict import verdict
-from ..runtime.errors import LoweringError, Reason, UnsupportedError
+from ..runtime.errors import LoweringError, Reason, ReasonKind, UnsupportedError
 from ..runtime.executable import Executable
 from ..runtime.in_place import overwritable
 from ..runtime.kernels import kernel_table
@@ -36,6 +36,7 @@ from .placing import Placing
 from .specialise import specialise
 from .state import EagerOp, Frame, GraphRecord, RegionRecord, Timings, state
 from .stitch import BoxedFn, region_in_eager, stitch
+from .verification import Investigator, pinned
 from .views import separate_views
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,8 @@ def compile_graph(
             spinning=alone,
             strict=options.strict,
             require_provider=options.require_provider,
-            overwrites=_overwrites(gm, region, program, contract.written),
+            # Verified calls need the inputs as they were.
+            overwrites={} if options.verify else _overwrites(gm, region, program, contract.written),
             in_float=_in_float(region, weights, names, options),
             quantized=state.quantized,
             sessions=state.sessions,
@@ -105,8 +107,14 @@ def compile_graph(
             exhaustive=options.exhaustive,
             cache_dir=options.kept_in,
             run_settings=options.run_options,
+            verify=options.verify,
         )
-        executable = Executable(program, setup, _eager_form(gm, region))
+        executable = Executable(
+            program,
+            setup,
+            _eager_form(gm, region),
+            Investigator(gm, region, setup, options) if options.verify else None,
+        )
         executables[region] = executable
         input_names = tuple(names.get(n, n.name) for n in region.inputs)
         records.append(RegionRecord(program, weakref.ref(executable), input_names, from_cache))
@@ -147,8 +155,12 @@ def lower_graph(gm: torch.fx.GraphModule, options: Options, placing: Placing) ->
     lowering_s = 0.0
     specialise(gm.graph, registry)
     refused: dict[torch.fx.Node, Reason] = {}
+    pins = pinned(options)
     for node in gm.graph.nodes:
         if is_operator(node):
+            if str(node.target) in pins:
+                refused[node] = Reason(ReasonKind.VERIFICATION, pins[str(node.target)])
+                continue
             reason = verdict(node, registry, options.eager_ops, placing.reason)
             if reason is not None:
                 refused[node] = reason

@@ -98,6 +98,9 @@ class Options:
     on CUDA, live."""
     quantize: Quantize | None = field(default=None, metadata=KEYED)
     """Keep the weights of linear layers in 8 or 4 bits: "int8", "int4", or a `Quantize`."""
+    verify: int = 0
+    """Compare the first calls of each program, so many, with eager. A result that differs by more
+    than rounding is eager's, and the operator at fault is left to eager: see the report."""
     min_region: int = 2
     """A region with fewer computing operators stays in eager, unless it is the whole graph."""
     strict: bool = False
@@ -163,6 +166,9 @@ class Options:
         if self.dump_dir is not None:
             check_writable("dump_dir", self.dump_dir)
         self._check_cache()
+        _expect("verify", self.verify, int)
+        if self.verify < 0:
+            raise OptionError(f"verify={self.verify}: give the number of calls to compare")
         providers = self.chosen_providers()
         if self.require_provider and providers and not is_mixed(providers):
             raise OptionError("require_provider: name another provider than the CPU's in providers")

@@ -90,7 +90,8 @@ class State:
     """Programs by fingerprint, graph records in the order of their compilation, cache counters.
 
     `cache_loads` counts the programs that came from `cache_dir`, or from torch's cache artifacts,
-    of which `delivered` are those not used yet, as bytes. `files` are the directories in use.
+    of which `delivered` are those not used yet, as bytes. `files` are the directories in use,
+    `pins` the overloads that verification has left to eager, and why.
 
     `quantized` are the weights that several sessions can share, `sessions` what several executables
     can; both are held weakly.
@@ -103,6 +104,7 @@ class State:
     cache_loads: int = 0
     quantized: QuantizedWeights = field(default_factory=QuantizedWeights)
     sessions: Sessions = field(default_factory=Sessions)
+    pins: dict[str, str] = field(default_factory=dict[str, str])
     delivered: dict[str, bytes] = field(default_factory=dict[str, bytes])
     files: dict[tuple[Path, int], ProgramFiles] = field(
         default_factory=dict[tuple[Path, int], ProgramFiles]
@@ -144,6 +146,7 @@ class State:
             self.graphs.clear()
             self.quantized.clear()
             self.sessions.clear()
+            self.pins.clear()
             self.delivered.clear()
             self.files.clear()
             self.cache_hits = self.cache_misses = self.cache_loads = 0

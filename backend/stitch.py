@@ -98,10 +98,7 @@ def region_in_eager(
     gm: torch.fx.GraphModule, region: Region
 ) -> Callable[[Sequence[Argument]], list[torch.Tensor]]:
     """One region as eager PyTorch, for a session that cannot be opened or a run that fails."""
-    graph = torch.fx.Graph()
-    env = {node: graph.placeholder(node.name) for node in region.inputs}
-    for node in region.nodes:
-        _copy_with_sizes(graph, node, env)
+    graph, env = _copied(region)
     graph.output([env[n] for n in region.outputs])
     module = torch.fx.GraphModule(gm, graph)
 
@@ -110,6 +107,25 @@ def region_in_eager(
             return module(*args)
 
     return run
+
+
+def values_in_eager(
+    gm: torch.fx.GraphModule, region: Region, args: Sequence[Argument]
+) -> dict[torch.fx.Node, Any]:
+    """What every node of a region gives, sizes and inputs included."""
+    graph, env = _copied(region)
+    graph.output(list(env.values()))
+    with torch.no_grad():
+        return dict(zip(env, torch.fx.GraphModule(gm, graph)(*args), strict=True))
+
+
+def _copied(region: Region) -> tuple[torch.fx.Graph, dict[torch.fx.Node, torch.fx.Node]]:
+    """A graph of the region alone, without an output yet, and its nodes by the originals."""
+    graph = torch.fx.Graph()
+    env = {node: graph.placeholder(node.name) for node in region.inputs}
+    for node in region.nodes:
+        _copy_with_sizes(graph, node, env)
+    return graph, env
 
 
 def _copy_with_sizes(

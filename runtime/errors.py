@@ -23,6 +23,7 @@ class ReasonKind(StrEnum):
     RULE_FAILED = "rule failed"
     SESSION_FAILED = "session failed"
     RUN_FAILED = "run failed"
+    VERIFICATION = "verification"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from onnxruntime.capi import _pybind_state as ort_c
 
+from .compare import difference, exactly
 from .errors import Reason, ReasonKind, SessionError
 from .linear_layers import Prepared, as_lowered
 from .opened import Argument, Opened, Setup, freezable_inputs, open_program, session_key
@@ -77,7 +78,8 @@ class Executable:
 
     Models of one class share what Dynamo compiled, and so do layers that are compiled one by one.
     `fallback()` makes the region's eager form, for a session that cannot be opened or a run that
-    fails; with `strict` these are errors.
+    fails; with `strict` these are errors. `investigate` is told of a result that is not eager's,
+    and answers why the region runs in eager from then on.
     """
 
     def __init__(
@@ -85,11 +87,14 @@ class Executable:
         program: Program,
         setup: Setup,
         fallback: Callable[[], Callable[[Sequence[Argument]], list[torch.Tensor]]],
+        investigate: Callable[[Sequence[Argument], str], Reason] | None = None,
     ) -> None:
         self.program = program
         self.setup = setup
         self.counters = Counters()
         self._make_fallback = fallback
+        self._investigate = investigate
+        self._unverified = setup.verify  # calls that are still to be compared
         self._eager: Callable[[Sequence[Argument]], list[torch.Tensor]] | None = None
         self._opened: Opened | None = None  # the one of the last call
         self._sets: dict[tuple[int, ...], _Weights] = {}
@@ -141,6 +146,32 @@ class Executable:
 
     def run(self, args: Sequence[Argument]) -> list[torch.Tensor]:
         """One call: tensors (and sizes, as ints) in the program's order of inputs."""
+        if self._unverified > 0:
+            return self._verified(args)
+        return self._run(args)
+
+    def _verified(self, args: Sequence[Argument]) -> list[torch.Tensor]:
+        """One call that is compared with eager. What it returns is right in any case."""
+        self._unverified -= 1
+        wanted = self._run_eager(args)
+        found = self._run(args)
+        told = difference(found, wanted, lambda: exactly(self._run_eager, args))
+        if not told:
+            return found
+        self._unverified = 0
+        detail = f"its {told}"
+        reason = Reason(ReasonKind.VERIFICATION, detail)
+        if self._investigate is not None:
+            reason = self._investigate(args, detail)
+        if self.setup.strict:
+            raise SessionError(str(reason))
+        with self._lock:
+            self._broken, self._opened = True, None
+            self._sets.clear()
+        self._fall_back(reason)
+        return wanted
+
+    def _run(self, args: Sequence[Argument]) -> list[torch.Tensor]:
         if self.setup.computed and not self._as_promised(args):
             return self._run_eager(args)
         opened = self._opened
