@@ -3,8 +3,8 @@
 A region that deviates is lowered again with the results of all its operators as outputs; the first
 that is not eager's names the culprit. Where none deviates like that, since a fusion is at fault
 that more outputs prevent, growing parts of the region with one output each are tried. The overload
-is then pinned to eager, in this process and, by a file in `cache_dir`, in those to come that have the
-same versions and rules. A script in `dump_dir`, or else `cache_dir`, shows the deviation by itself.
+is then pinned to eager, in this process and, by a file in `cache_dir`, in those to come that have
+the same versions and rules. A script in `dump_dir`, or else `cache_dir`, shows it by itself.
 """
 
 from __future__ import annotations
