@@ -7,7 +7,7 @@ ORT    ?= cpu
 VENV := $(if $(filter gpu,$(ORT)),.venv-gpu,.venv)
 BIN  := $(VENV)/bin
 
-.PHONY: demo test test-cuda test-webgpu check conformance bench bench-quick clean
+.PHONY: demo test test-cuda test-webgpu stress check conformance bench bench-quick clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.stamp-demo
@@ -19,6 +19,10 @@ test: $(VENV)/.stamp-test
 # Those that need a GPU: `make test-cuda ORT=gpu`, where there is one.
 test-cuda: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -m cuda tests
+
+# Kills while files are written, many threads, many compilations, memory: some minutes.
+stress: $(VENV)/.stamp-test
+	$(BIN)/python -m tests.conformance.stress
 
 # The models on WebGPU: onnxruntime's build for it beside the environment, and a driver for Vulkan,
 # such as Mesa's or SwiftShader's in VK_DRIVER_FILES.
