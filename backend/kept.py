@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..lowering.ops import registry
+from ..lowering.ops import OWN_RULES, registry
 from ..lowering.region import Region, location
 from ..runtime.errors import CacheError
 from ..runtime.program import Program
@@ -16,7 +16,6 @@ from .program_files import ProgramFiles, key_of
 from .state import state
 from .torch_private import record_artifact
 
-OWN_RULES = registry.version  # as long as this is the registry's, all rules are ours
 _NODES = "nodes"
 
 

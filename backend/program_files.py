@@ -21,7 +21,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from .. import lowering
+from .. import lowering, runtime
 from ..runtime.errors import CacheError
 from ..runtime.program import Program
 from ..runtime.stored import from_bytes
@@ -152,10 +152,11 @@ def key_of(fingerprint: str) -> str:
 
 @cache
 def rules_digest() -> str:
-    """sha256 of our rules' sources: a program is only as good as the rules that made it."""
+    """sha256 of the sources of what makes programs: one is only as good as the rules it is from."""
     digest = hashlib.sha256()
-    root = Path(lowering.__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}\0".encode())
-        digest.update(path.read_bytes())
+    for package in (lowering, runtime):
+        (root,) = map(Path, package.__path__)
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\0".encode())
+            digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -8,4 +8,6 @@ from ..registry import registry
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["registry"]
+OWN_RULES = registry.version  # as long as this is the registry's, all rules are ours
+
+__all__ = ["OWN_RULES", "registry"]

@@ -18,10 +18,12 @@ from dynamo_onnx import CacheError, lowers, registry
 from dynamo_onnx.backend import kept, program_files
 from dynamo_onnx.backend.program_files import SUFFIX, ProgramFiles
 from dynamo_onnx.backend.state import state
+from dynamo_onnx.lowering.ops import OWN_RULES
 
 SCRIPT = """
 import sys, torch, dynamo_onnx
 from dynamo_onnx.backend.state import state
+from dynamo_onnx.lowering.ops import OWN_RULES
 
 def fn(x, y):
     return torch.nn.functional.gelu(x @ y).softmax(-1)
@@ -144,7 +146,17 @@ def test_with_rules_or_transforms_of_the_users_nothing_is_kept(tmp_path: Path) -
         use(tmp_path)
         assert not files(tmp_path)
     finally:
-        registry.version = kept.OWN_RULES
+        registry.version = OWN_RULES
+
+
+def test_a_rule_that_came_before_the_backend_was_loaded_counts_as_well(tmp_path: Path) -> None:
+    mine = (
+        "import torch\nfrom dynamo_onnx import lowers\n"
+        "lowers(torch.ops.aten.erf.default, replace=True)(lambda cx, self: cx.op.Erf(self))\n"
+    )
+    environment = {**os.environ, "DYNAMO_ONNX_CACHE": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", mine + SCRIPT], env=environment, check=True)
+    assert not files(tmp_path)
 
 
 def test_the_oldest_files_go_first_and_use_makes_young(tmp_path: Path) -> None:
