@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 
 import torch
 import torch.fx
@@ -68,5 +68,12 @@ def _device(node: torch.fx.Node) -> torch.device:
 
 
 def _has_tensorrt() -> bool:
-    """Are TensorRT's own libraries there? onnxruntime-gpu names its provider without them."""
-    return importlib.util.find_spec("tensorrt") is not None
+    """Are TensorRT's own libraries there? onnxruntime-gpu names its provider without them.
+
+    Importing its package loads them for onnxruntime as well.
+    """
+    try:
+        importlib.import_module("tensorrt")
+    except (ImportError, OSError):
+        return False
+    return True

@@ -26,6 +26,11 @@ from .providers import CUDA, TENSORRT, TENSORRT_RTX, ProviderChoice
 ASYNCHRONOUS = "disable_synchronize_execution_providers"
 
 
+# Torch's streams come from a pool: sessions may share one, and nobody may launch into a capture.
+_locks: dict[int, threading.Lock] = {}
+_making = threading.Lock()
+
+
 class SessionStream:
     """The stream on which a session computes. `cuda` is `torch.cuda`, or what stands in for it."""
 
@@ -34,12 +39,24 @@ class SessionStream:
         self.device = device
         current = cuda.current_stream(device)
         self.stream = current if current.cuda_stream else cuda.Stream(device)
-        self._lock = threading.Lock()
+        with _making:
+            self._lock = _locks.setdefault(self.handle, threading.Lock())
 
     @property
     def handle(self) -> int:
         """The address of the stream, which is never 0."""
         return self.stream.cuda_stream
+
+    def owned(self, results: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Results of onnxruntime's as torch's, within `ordered`.
+
+        Its memory is given away in the order of its own stream; torch's waits for the caller's.
+        """
+        made = [torch.empty_like(result) for result in results]
+        with self._cuda.stream(self.stream):
+            for ours, result in zip(made, results, strict=True):
+                ours.copy_(result)
+        return made
 
     @contextlib.contextmanager
     def ordered(self) -> Generator[None]:
@@ -85,13 +102,11 @@ def with_cuda_options(
         },
         TENSORRT: {
             "user_compute_stream": str(stream),
-            "trt_cuda_graph_enable": str(int(graphs)),
             **_tensorrt_caches(cache_dir),
         },
         TENSORRT_RTX: {
             "has_user_compute_stream": "1",
             "user_compute_stream": str(stream),
-            "enable_cuda_graph": str(int(graphs)),
             **({} if cache_dir is None else {"nv_runtime_cache_path": str(cache_dir)}),
         },
     }
@@ -102,9 +117,9 @@ def _tensorrt_caches(cache_dir: Path | None) -> Mapping[str, str]:
     if cache_dir is None:
         return {}
     return {
-        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_enable": "True",  # of all providers, this one takes no "1"
         "trt_engine_cache_path": str(cache_dir),
-        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(cache_dir),
     }
 
@@ -115,7 +130,7 @@ def may_round_to_tf32(program: Program) -> bool:
     torch has a setting for each of the two, onnxruntime one for both.
     """
     ops = {node.op_type for node in program.model.graph}
-    convolutions = any(op.startswith("Conv") for op in ops)
+    convolutions = any(op.startswith("Conv") or op == "DeformConv" for op in ops)
     products = not _PRODUCTS.isdisjoint(ops)
     cudnn: Any = torch.backends.cudnn  # its stub lacks `conv`
     of_convolutions = cudnn.conv.fp32_precision == "tf32"

@@ -19,12 +19,16 @@ from onnxruntime.capi import _pybind_state as ort_c
 from .cuda import SessionStream, has_bodies
 from .in_place import Targets
 from .program import Program
+from .providers import CPU, CUDA, ProviderChoice
 from .sizes import sizes_of
 from .tensors import Feeder
 
 GRAPHS_PER_SESSION = 16  # each keeps the memory of its inputs and outputs
 _NUMBER = "gpu_graph_id"
 NOT_CAPTURED = "-1"
+# Ref: onnxruntime's pull requests 32121 and 32120, on pointers that a replay would find stale.
+_CAPTURES_RIGHT_SINCE, _GATHERND_RIGHT_SINCE = (1, 30, 0), (1, 31, 1)
+_OF_UNKNOWN_SIZES = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class _Graph:
     """One captured run: its own tensors, and the vectors over them."""
 
     copied: tuple[int, ...]
-    inputs: list[torch.Tensor]
+    inputs: list[torch.Tensor | None]  # None for a weight, which is not ours to keep
     outputs: list[torch.Tensor]
     feeds: ort_c.OrtValueVector
     results: ort_c.OrtValueVector
@@ -64,6 +68,7 @@ class CudaGraphs:
         self._weights = weights
         self._cuda = cuda
         self._graphs: dict[object, _Graph] = {}
+        self._failed = False
         self.refused = 0
 
     @property
@@ -76,16 +81,22 @@ class CudaGraphs:
         with self._stream.ordered():
             # All on the session's stream, where one call's work follows another's, but for the
             # memory of the results: that is the caller's to give away.
-            with self._cuda.stream(self._stream.stream):
-                graph = self._graph(fed, args)
+            with self._cuda.stream(self._stream.stream), torch.inference_mode(mode=False):
+                graph = None if self._failed else self._graph(fed, args)
             if graph is None:
                 self.refused += 1
                 return None
             results = [torch.empty_like(output) for output in graph.outputs]
             with self._cuda.stream(self._stream.stream):
                 for place in graph.copied:
-                    graph.inputs[place].copy_(fed[place])
-                self._launch(graph.options, graph.feeds, graph.results)
+                    target = graph.inputs[place]
+                    assert target is not None
+                    target.copy_(fed[place])
+                try:
+                    self._launch(graph.options, graph.feeds, graph.results)
+                except Exception:
+                    self._failed = True  # what cannot be captured runs without
+                    raise
                 for result, output in zip(results, graph.outputs, strict=True):
                     result.copy_(output)
         return results
@@ -107,7 +118,7 @@ class CudaGraphs:
         number(options, str(len(self._graphs) + 1))
         graph = self._graphs[key] = _Graph(
             copied=tuple(place for place in range(len(fed)) if place not in self._weights),
-            inputs=inputs,
+            inputs=[None if place in self._weights else x for place, x in enumerate(inputs)],
             outputs=outputs,
             feeds=self._inputs_feeder.feed(inputs),
             results=self._outputs_feeder.feed(outputs),
@@ -123,6 +134,7 @@ def number(options: ort.RunOptions, graph: str) -> None:
 
 def why_not_captured(
     program: Program,
+    providers: Sequence[ProviderChoice],
     inputs: Sequence[torch.device],
     outputs: Sequence[torch.device],
 ) -> str:
@@ -130,6 +142,17 @@ def why_not_captured(
 
     `inputs` and `outputs` are the devices of what is fed and returned.
     """
+    others = [name for name, _ in providers if name not in (CPU, CUDA)]
+    if others:  # TensorRT replays its first capture, whatever the shapes
+        return f"{others[0]} takes no number for a graph"
+    version = tuple(int(part) for part in ort.__version__.split(".")[:3])
+    if version < _CAPTURES_RIGHT_SINCE:
+        return f"onnxruntime {ort.__version__} captures some operators wrongly"
+    ops = {node.op_type for node in program.model.graph}
+    if not ops.isdisjoint(_OF_UNKNOWN_SIZES):
+        return "it has a size that is known only in the run"
+    if "GatherND" in ops and version < _GATHERND_RIGHT_SINCE:
+        return f"onnxruntime {ort.__version__} captures GatherND wrongly"
     if has_bodies(program.model.graph):
         return "it has control flow"
     if any(device.type == "cpu" for device in inputs):

@@ -5,15 +5,20 @@ Ref: `onnxruntime.capi._pybind_state.get_all_opkernel_def`, `get_all_operator_sc
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import defaultdict
 from functools import cache
 from typing import Any
 
+import onnxruntime as ort
 from onnxruntime.capi import _pybind_state as ort_c
 
+from .errors import OptionError
 from .program import Signature
 
 ONNX_DOMAINS = ("", "ai.onnx")
+_MAY_END_THE_PROCESS = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider"})
 _NO_LAST = 2**31 - 1
 
 
@@ -30,6 +35,7 @@ class KernelTable:
         self._kernels: dict[tuple[str, str], list[dict[str, frozenset[str]]]] = defaultdict(list)
         for (domain, name), schema in _newest_schemas(opset).items():
             self._schemas[domain, name] = schema
+        _check_that_it_tells()
         for kernel in ort_c.get_all_opkernel_def():
             domain = "" if kernel.domain in ONNX_DOMAINS else kernel.domain
             first, last = kernel.version_range
@@ -75,6 +81,26 @@ class KernelTable:
                 for kernel in self._kernels.get((domain, op_type), ())
             )
         return self._accepted[key]
+
+
+@cache
+def _check_that_it_tells() -> None:
+    """OptionError where asking for the kernels would end this process.
+
+    A build for CUDA does so (seen with 1.31.1) where libraries of its providers are missing, those
+    of TensorRT included. Another process is asked first.
+    """
+    if not _MAY_END_THE_PROCESS.intersection(ort.get_available_providers()):
+        return
+    script = "from onnxruntime.capi import _pybind_state as c; c.get_all_opkernel_def()"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - our own
+    if done.returncode:
+        raise OptionError(
+            f"onnxruntime {ort.__version__} ends the process when it is asked for its kernels, "
+            f"since libraries of CUDA or TensorRT are missing: install them (the package tensorrt "
+            f"brings TensorRT's), another version, or the CPU build"
+        )
 
 
 @cache

@@ -66,10 +66,14 @@ class Launch:
         results = self._target_feeder.feed(outputs) if outputs else ort_c.OrtValueVector()
         if self._stream is None:
             self._launch(self._options, self._feeder.feed(tensors), results)
-        else:
-            with self._stream.ordered():
-                self._launch(self._options, self._feeder.feed(tensors), results)
-        return results.to_dlpacks(from_dlpack) if self.targets is None else outputs
+            return results.to_dlpacks(from_dlpack) if self.targets is None else outputs
+        with self._stream.ordered():
+            self._launch(self._options, self._feeder.feed(tensors), results)
+            return (
+                outputs
+                if self.targets is not None
+                else self._stream.owned(results.to_dlpacks(from_dlpack))
+            )
 
     def _launch(
         self,

@@ -178,6 +178,7 @@ def session_key(
         tuple(setup.in_float.items()),
         tuple(setup.overwrites.items()),
         (setup.places, setup.cuda_graphs, setup.exhaustive, tuple(setup.run_settings.items())),
+        setup.places is not None and may_round_to_tf32(program),
         tuple(weights),
     )
 
@@ -220,7 +221,9 @@ def open_program(
     returned_on = places.of_outputs(len(program.outputs))
     stream = SessionStream(places.session) if places.session.type == "cuda" else None
     wants_graphs = stream is not None and setup.cuda_graphs
-    uncaptured = why_not_captured(program, fed_on, returned_on) if wants_graphs else ""
+    uncaptured = (
+        why_not_captured(program, setup.providers, fed_on, returned_on) if wants_graphs else ""
+    )
     captures = wants_graphs and not uncaptured
     try:
         opened = _session(prepared.program, setup, constants, stream, captures=captures)
@@ -254,7 +257,12 @@ def open_program(
         targets=into,
         stream=stream,
         captures=captures,
-        weights=frozenset(place for place, i in enumerate(positions) if i in setup.weights),
+        weights=frozenset(
+            place
+            for place, i in enumerate(positions)
+            # One that is not contiguous is fed as a copy, somewhere else each time.
+            if i in setup.weights and isinstance(w := args[i], torch.Tensor) and w.is_contiguous()
+        ),
     )
     return Opened(
         prepared=prepared,

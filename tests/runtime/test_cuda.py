@@ -137,12 +137,12 @@ def test_the_users_provider_options_win() -> None:
 def test_tensorrt_keeps_its_engines_in_the_cache_directory(tmp_path: Path) -> None:
     names = ("TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider", "CPUExecutionProvider")
     first, rtx, cpu = chosen(*[(name, {}) for name in names], cache_dir=tmp_path)
-    assert first["trt_engine_cache_enable"] == "1"
+    assert first["trt_engine_cache_enable"] == "True"
     assert first["trt_engine_cache_path"] == rtx["nv_runtime_cache_path"] == str(tmp_path)
     assert rtx["has_user_compute_stream"] == "1"
     assert cpu == {}
     without, _, _ = chosen(*[(name, {}) for name in names])
-    assert set(without) == {"user_compute_stream", "trt_cuda_graph_enable"}
+    assert set(without) == {"user_compute_stream"}
 
 
 def program(*op_types: str, dims: Sequence[int | str] = (2,), body: bool = False) -> Program:
@@ -192,17 +192,62 @@ def test_runs_are_asynchronous_only_where_asked_and_take_the_users_entries() -> 
 
 
 # ---------------------------------------------------------------------------- CUDA graphs
-def test_what_keeps_a_program_from_being_captured() -> None:
-    on_gpu = [GPU]
-    assert why_not_captured(program("Relu"), on_gpu, on_gpu) == ""
-    assert why_not_captured(program("Relu", dims=["n"]), on_gpu, on_gpu) == ""
-    assert "control flow" in why_not_captured(program("If", body=True), on_gpu, on_gpu)
-    assert "from the CPU" in why_not_captured(program("Relu"), [GPU, CPU], on_gpu)
-    assert "on the CPU" in why_not_captured(program("Relu"), on_gpu, [CPU])
-    unknown = program("NonZero", dims=["n"])
-    y = (TensorSpec("y", ir.DataType.FLOAT, ("u0",)),)
-    unknown = Program(unknown.model, unknown.inputs, y, unknown.layouts, "", 1, {})
-    assert "only after a run" in why_not_captured(unknown, on_gpu, on_gpu)
+def why(*op_types: str, inputs: Sequence[torch.device] = (GPU,), **given: Any) -> str:
+    made = program(*op_types, dims=given.get("dims", (2,)), body=given.get("body", False))
+    providers = [(name, {}) for name in given.get("providers", ["CUDAExecutionProvider"])]
+    return why_not_captured(made, providers, inputs, given.get("outputs", [GPU]))
+
+
+def test_what_keeps_a_program_from_being_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "__version__", "1.30.0")
+    assert why("Relu") == ""
+    assert why("Relu", dims=["n"]) == ""
+    assert "control flow" in why("If", body=True)
+    assert "from the CPU" in why("Relu", inputs=[GPU, CPU])
+    assert "on the CPU" in why("Relu", outputs=[CPU])
+    assert "known only in the run" in why("NonZero", "ReduceSum")
+    assert "TensorrtExecutionProvider" in why("Relu", providers=["TensorrtExecutionProvider"])
+    assert "captures GatherND wrongly" in why("GatherND")
+    monkeypatch.setattr(ort, "__version__", "1.32.0")
+    assert why("GatherND") == ""
+    monkeypatch.setattr(ort, "__version__", "1.29.1")
+    assert "captures some operators wrongly" in why("Relu")
+
+
+def test_a_run_that_cannot_be_captured_is_not_tried_again(graphs: CudaGraphs) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    graphs._launch = fails
+    x = torch.ones(2)
+    with pytest.raises(RuntimeError):
+        graphs.run([x], [x])
+    assert graphs.run([x], [x]) is None
+
+
+def test_graphs_made_in_inference_mode_serve_other_calls(graphs: CudaGraphs) -> None:
+    x = torch.tensor([-1.0, 2.0])
+    with torch.inference_mode():
+        graphs.run([x], [x])
+    (y,) = graphs.run([x], [x]) or ()
+    assert y.tolist() == [0.0, 2.0]
+
+
+def test_results_of_onnxruntimes_become_torchs_on_the_sessions_stream() -> None:
+    cuda = Cuda()
+    stream = SessionStream(GPU, cuda)
+    given = torch.ones(2)
+    with stream.ordered():
+        (made,) = stream.owned([given])
+    assert made.data_ptr() != given.data_ptr()
+    assert torch.equal(made, given)
+
+
+def test_sessions_on_one_stream_launch_one_after_another() -> None:
+    cuda = Cuda()
+    with cuda.stream(Stream("user", 7, cuda.log)):
+        one, other = SessionStream(GPU, cuda), SessionStream(GPU, cuda)
+    assert one._lock is other._lock
 
 
 @pytest.fixture
