@@ -76,6 +76,12 @@ class CudaGraphs:
         """How many there are."""
         return len(self._graphs)
 
+    def why_refused(self) -> str:
+        """Why some runs were not captured; nothing if all were."""
+        if self._failed:
+            return "onnxruntime failed to capture a run"
+        return f"more than {GRAPHS_PER_SESSION} shapes" if self.refused else ""
+
     def run(self, fed: Sequence[torch.Tensor], args: Sequence[object]) -> list[torch.Tensor] | None:
         """The results, in memory of their own. None: there are too many graphs, run without one."""
         with self._stream.ordered():

@@ -20,7 +20,7 @@ import onnxruntime as ort
 import torch
 
 from .cuda import SessionStream, may_round_to_tf32, with_cuda_options
-from .cuda_graphs import GRAPHS_PER_SESSION, why_not_captured
+from .cuda_graphs import why_not_captured
 from .errors import SessionError
 from .in_place import targets
 from .integer_weights import read_integers
@@ -70,9 +70,7 @@ class Opened:
     def why_uncaptured(self) -> str:
         """Why some runs are not captured as CUDA graphs, where that was asked for."""
         graphs = self.launch.graphs
-        if graphs is not None and graphs.refused:
-            return f"more than {GRAPHS_PER_SESSION} shapes"
-        return self.uncaptured
+        return self.uncaptured if graphs is None else graphs.why_refused()
 
     def constants(self) -> dict[int, torch.Tensor]:
         """Its constants by position among the inputs of the prepared program."""
@@ -237,7 +235,7 @@ def open_program(
     into = None
     if setup.overwrites or stream is not None:
         into = targets(program, setup.overwrites, positions, opened.reshaped, returned_on)
-    on_host = any(
+    from_host = any(
         device.type == "cpu" and isinstance(args[i], torch.Tensor)
         for i, device in zip(positions, fed_on, strict=True)
     )
@@ -251,7 +249,7 @@ def open_program(
             setup.run_settings,
             severity=setup.settings.get("log_severity_level", QUIET),
             asynchronous=stream is not None
-            and not on_host
+            and not from_host
             and all(device == places.session for device in returned_on),
         ),
         targets=into,

@@ -223,6 +223,7 @@ def test_a_run_that_cannot_be_captured_is_not_tried_again(graphs: CudaGraphs) ->
     with pytest.raises(RuntimeError):
         graphs.run([x], [x])
     assert graphs.run([x], [x]) is None
+    assert graphs.why_refused() == "onnxruntime failed to capture a run"
 
 
 def test_graphs_made_in_inference_mode_serve_other_calls(graphs: CudaGraphs) -> None:
@@ -296,5 +297,6 @@ def test_each_set_of_shapes_is_captured_up_to_a_limit(
     x = torch.randn(3)
     assert graphs.run([x], [x]) is None
     assert (graphs.captured, graphs.refused) == (2, 1)
+    assert graphs.why_refused() == "more than 2 shapes"
     numbers = [g.options.get_run_config_entry("gpu_graph_id") for g in graphs._graphs.values()]
     assert numbers == ["1", "2"]
