@@ -194,6 +194,7 @@ def _program(
             for t in options.transforms
         ),
         "quantize": options.quantize,
+        "default_dtype": torch.get_default_dtype(),  # of numbers that rules make
     }
     key = fingerprint(fingerprint_entries(region, registry=registry, settings=settings))
     cached = state.find(key)

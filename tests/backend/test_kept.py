@@ -165,6 +165,24 @@ def test_a_rule_that_came_before_the_backend_was_loaded_counts_as_well(tmp_path:
     assert not files(tmp_path)
 
 
+def test_a_program_is_one_of_its_default_dtype() -> None:
+    """A number has that of the process, and 0.1 is another in float32 than in float64."""
+    bounds = torch.tensor([0.0, 0.1, 1.0], dtype=torch.float64)
+
+    def place(x: torch.Tensor) -> torch.Tensor:
+        return torch.searchsorted(x, 0.1)
+
+    for default in (torch.float32, torch.float64, torch.float32):
+        torch._dynamo.reset()
+        torch.set_default_dtype(default)
+        try:
+            with torch.no_grad():
+                assert torch.equal(torch.compile(place, backend="onnx")(bounds), place(bounds))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert len(state.programs) == 2
+
+
 def test_the_oldest_files_go_first_and_use_makes_young(tmp_path: Path) -> None:
     cache = ProgramFiles(tmp_path, limit_bytes=3000)
     for number in range(3):
