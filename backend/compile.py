@@ -121,7 +121,17 @@ def compile_graph(
         if options.dump_dir is not None:
             dump(options.dump_dir, program, frame.compile_id, len(records) - 1)
     eager = tuple(EagerOp(str(n.target), r, location(n)) for n, r in lowered.plan.eager)
-    record = GraphRecord(frame, kind, lowered.plan.native, eager, tuple(records), lowered.timings)
+    record = GraphRecord(
+        frame=frame,
+        kind=kind,
+        native=lowered.plan.native,
+        eager=eager,
+        regions=tuple(records),
+        timings=lowered.timings,
+        options=options,
+        written=contract.written,
+        source=weakref.ref(gm),
+    )
     state.record(record)
     log.info(
         "frame %s: %d operators in %d regions, %d in eager",
@@ -215,7 +225,7 @@ def _program(
     )
     if lowered.program is None:
         return lowered
-    program = _transformed(lowered.program, options)
+    program = transformed(lowered.program, options)
     if options.quantize is not None:
         program = replace(program, quantization=options.quantize.quantization())
     state.keep(program)
@@ -226,7 +236,7 @@ def _program(
     return program, False
 
 
-def _transformed(program: Program, options: Options) -> Program:
+def transformed(program: Program, options: Options) -> Program:
     """The program after the user's transforms, whose inputs and outputs must stay."""
     model = program.model
     for transform in options.transforms:

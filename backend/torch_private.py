@@ -9,6 +9,7 @@ import contextlib
 import types
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch._C import DispatchKey  # 2.11-2.13
 from torch._decomp import core_aten_decompositions, decomposition_table  # 2.11-2.13
 from torch._decomp.decompositions import upsample_compute_output_size  # 2.11-2.13
 from torch._dispatch.python import enable_python_dispatcher  # 2.11-2.13
+from torch._dynamo import graph_break as break_graph  # 2.11-2.13
 from torch._dynamo.backends.common import aot_autograd  # 2.11-2.13
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list  # 2.11-2.13
 from torch._dynamo.exc import ShortenTraceback  # 2.11-2.13
@@ -169,6 +171,44 @@ def guards_text(code: types.CodeType, wanted: str) -> tuple[str, ...]:
         if str(entry.compile_id) == wanted:
             return tuple(str(part) for part in entry.guard_manager.code_parts)
     return ()
+
+
+@dataclass(frozen=True, slots=True)
+class CodeVersion:
+    """What Dynamo made of a frame's code under one guard set, whose guards are as it words them."""
+
+    compile_id: str
+    code: types.CodeType
+    guards: tuple[str, ...]
+
+
+def code_versions(code: types.CodeType) -> tuple[CodeVersion, ...]:
+    """The compiled versions of a code object, in the order in which they are tried.
+
+    Guards on sizes are not in `code_parts`: they come last, as lambdas with a text. 2.11-2.13.
+    """
+    found: list[CodeVersion] = []
+    for entry in _debug_get_cache_entry_list(code):
+        manager = entry.guard_manager
+        lambdas = manager.root.get_epilogue_lambda_guards()
+        sizes = [part for guard in lambdas for part in guard.verbose_code_parts()]
+        guards = (*map(str, manager.code_parts), *map(str, sizes))
+        found.append(CodeVersion(str(entry.compile_id), entry.code, guards))
+    return tuple(found)
+
+
+def entry_of(compiled: Any) -> tuple[types.FunctionType, object]:  # noqa: ANN401 - torch.compile's
+    """The function that calls of a compiled function or module run first, and what it is bound to.
+
+    None for what a plain function is bound to. 2.11-2.13.
+    """
+    module = getattr(compiled, "_orig_mod", compiled)
+    called: Any = (
+        module.forward
+        if isinstance(module, torch.nn.Module)
+        else getattr(compiled, "_torchdynamo_orig_callable", compiled)
+    )
+    return getattr(called, "__func__", called), getattr(called, "__self__", None)
 
 
 def input_source(placeholder: torch.fx.Node) -> str:
