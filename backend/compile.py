@@ -8,7 +8,7 @@ import logging
 import time
 import weakref
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -57,12 +57,13 @@ class Contract:
 
     `freezable` are inputs that are parameters or buffers; `written` inputs that the graph writes
     to, and the first outputs are what they become; `offset_outputs` outputs whose storage offset
-    is read.
+    is read; `returned` those that are inputs themselves.
     """
 
-    freezable: frozenset[int]
-    written: tuple[int, ...]
-    offset_outputs: frozenset[int]
+    freezable: frozenset[int] = frozenset()
+    written: tuple[int, ...] = ()
+    offset_outputs: frozenset[int] = frozenset()
+    returned: Mapping[int, int] = field(default_factory=dict[int, int])
 
 
 def compile_graph(
@@ -130,6 +131,7 @@ def compile_graph(
         timings=lowered.timings,
         options=options,
         written=contract.written,
+        returned=contract.returned,
         source=weakref.ref(gm),
     )
     state.record(record)
@@ -140,7 +142,9 @@ def compile_graph(
         len(records),
         len(eager),
     )
-    return stitch(gm, lowered.plan, executables)
+    compiled = stitch(gm, lowered.plan, executables)
+    compiled.__dict__["source"] = gm  # which the record holds weakly
+    return compiled
 
 
 @contextlib.contextmanager

@@ -78,7 +78,7 @@ class GraphRecord:
     """One captured graph and what became of it. `kind`: inference, forward or backward.
 
     `native` counts the operators that ONNX Runtime executes, by overload. `written` are the inputs,
-    by position, that the first outputs replace. `source` is the graph itself, held weakly.
+    by position, that the first outputs replace, `returned` outputs that are inputs. `source` is the graph itself, held weakly.
     """
 
     frame: Frame
@@ -89,6 +89,7 @@ class GraphRecord:
     timings: Timings
     options: Options
     written: tuple[int, ...]
+    returned: Mapping[int, int]
     source: weakref.ref[torch.fx.GraphModule]
 
 

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.fx
@@ -63,8 +63,10 @@ __all__ = [
     "TorchDispatchMode",
     "ValueRanges",
     "aot_autograd",
+    "as_scalar",
     "backend_object_of",
     "boxed_module",
+    "break_graph",
     "compile_id",
     "decompositions_without",
     "export_decompositions",
@@ -81,6 +83,7 @@ __all__ = [
     "pytree",
     "real_tensors",
     "record_artifact",
+    "returned_inputs",
     "storage_of",
     "traced",
     "translated_code",
@@ -197,18 +200,34 @@ def code_versions(code: types.CodeType) -> tuple[CodeVersion, ...]:
     return tuple(found)
 
 
-def entry_of(compiled: Any) -> tuple[types.FunctionType, object]:  # noqa: ANN401 - torch.compile's
-    """The function that calls of a compiled function or module run first, and what it is bound to.
+as_scalar: Callable[[float], torch.Tensor] = torch._as_tensor_fullprec  # noqa: SLF001  # 2.11-2.13
 
-    None for what a plain function is bound to. 2.11-2.13.
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The function that calls of something compiled run first, what it is bound to, and its name.
+
+    Of a module of torch's own, that is a function around the module.
     """
+
+    function: Any  # types.FunctionType, which pyright takes for a method of this class
+    bound_to: object | None
+    name: str
+
+
+def entry_of(compiled: Any) -> Entry:  # noqa: ANN401 - what torch.compile returned
+    """Where calls of a compiled function or module begin. 2.11-2.13."""
     module = getattr(compiled, "_orig_mod", compiled)
-    called: Any = (
-        module.forward
-        if isinstance(module, torch.nn.Module)
-        else getattr(compiled, "_torchdynamo_orig_callable", compiled)
-    )
-    return getattr(called, "__func__", called), getattr(called, "__self__", None)
+    if not isinstance(module, torch.nn.Module):
+        called = getattr(compiled, "_torchdynamo_orig_callable", compiled)
+        function = cast("types.FunctionType", getattr(called, "__func__", called))
+        return Entry(function, getattr(called, "__self__", None), function.__name__)
+    name = type(module).__name__
+    around = getattr(getattr(compiled, "forward", None), "_torchdynamo_orig_callable", None)
+    if isinstance(around, types.FunctionType) and "fn" in around.__code__.co_freevars:
+        return Entry(around, None, name)
+    forward: Any = module.forward
+    return Entry(getattr(forward, "__func__", forward), getattr(forward, "__self__", None), name)
 
 
 def input_source(placeholder: torch.fx.Node) -> str:
@@ -259,6 +278,21 @@ def written_inputs() -> tuple[int, ...]:
     context = TracingContext.try_get()
     metadata = None if context is None else context.fw_metadata
     return () if metadata is None else tuple(metadata.mutated_inp_runtime_indices)
+
+
+def returned_inputs() -> dict[int, int]:
+    """Which of AOTAutograd's outputs are its inputs themselves, by position."""
+    context = TracingContext.try_get()
+    metadata = None if context is None else context.fw_metadata
+    if metadata is None:
+        return {}
+    first = len(metadata.mutated_inp_runtime_indices)
+    infos = enumerate(metadata.output_info, first)
+    return {
+        i: info.base_idx
+        for i, info in infos
+        if info.output_type is OutputType.is_input and info.base_idx is not None
+    }
 
 
 _ALIASES = (

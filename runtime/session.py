@@ -19,7 +19,7 @@ from .last_reshapes import Reshaped, shed_last_reshapes
 from .placement import RECORDING, Placement, is_mixed, placement
 from .program import Program
 from .providers import ProviderChoice, as_onnxruntime_takes
-from .settings import INEXACT, QUIET, SLOWER_ON_CPU, apply_setting
+from .settings import INEXACT, SLOWER_ON_CPU, apply_setting
 from .settings import session_options as settings_to_options
 
 

@@ -104,9 +104,7 @@ class Graphs:
         positions = [placeholders.index(node) for node in region.inputs]
         written = record.written
         names = _names(record, len(placeholders))
-        kept = {
-            i: self.weights.keep(names[i], fixed[i]) for i in written if i in fixed
-        }
+        kept = {i: self.weights.keep(names[i], fixed[i]) for i in written if i in fixed}
         constant = {
             at: fixed[position]
             for at, position in enumerate(positions)
@@ -126,7 +124,9 @@ class Graphs:
         values = [placeholders[positions[prepared.origins[i].position]].meta["val"] for i in fed]
         model = ir.serde.deserialize_model(ir.serde.serialize_model(prepared.program.model))
         weights = self._initializers(model, made, told)
-        for value, name in zip(model.graph.inputs, _distinct([told[i] for i in fed], weights), strict=True):
+        for value, name in zip(
+            model.graph.inputs, _distinct([told[i] for i in fed], weights), strict=True
+        ):
             value.name = name
         outputs = [node.meta["val"] for node in region.outputs]
         self.programs.append(
@@ -136,7 +136,9 @@ class Graphs:
                 tuple(_port(v, val) for v, val in zip(model.graph.inputs, values, strict=True)),
                 tuple(
                     _port(v, val, number=node in results.numbers)
-                    for v, val, node in zip(model.graph.outputs, outputs, region.outputs, strict=True)
+                    for v, val, node in zip(
+                        model.graph.outputs, outputs, region.outputs, strict=True
+                    )
                 ),
                 weights,
             )
@@ -144,7 +146,10 @@ class Graphs:
         return Call(
             program=len(self.programs) - 1,
             feeds=tuple(positions[prepared.origins[i].position] for i in fed),
-            results=tuple(_position(n, region, placeholders) for n in results.nodes),
+            results=tuple(
+                ~record.returned[i] if i in record.returned else _position(n, region, placeholders)
+                for i, n in enumerate(results.nodes)
+            ),
             written=written,
             kept=kept,
         )
@@ -270,8 +275,6 @@ def _refuse(
 ) -> None:
     """BundleError for a graph that one program cannot stand for."""
     frame = record.frame.compile_id
-    if gm is None:
-        raise BundleError(f"the graph of {frame} is gone: its compiled function was dropped")
     if record.kind != "inference":
         raise BundleError(
             f"{frame} was compiled for training; call it under torch.no_grad() and save that"
@@ -282,6 +285,8 @@ def _refuse(
             f"{frame} has {len(lines)} operators in eager PyTorch, which a bundle has not:\n"
             + "\n".join(dict.fromkeys(lines))
         )
+    if gm is None:
+        raise BundleError(f"the graph of {frame} is gone: its compiled function was dropped")
     placeholders = gm.graph.find_nodes(op="placeholder")
     if len(placeholders) != len(args):
         raise BundleError(f"{frame}: arguments are tensor subclasses, or share their memory")

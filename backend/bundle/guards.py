@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,8 @@ from ...runtime.bundle.arrays import ELEMENT_TYPES
 from ...runtime.errors import BundleError
 from .symbols import IGNORED, Ignored, Shape, Static, Symbol, expression_of
 
-_TYPED = re.compile(r"^(?P<call>___check_\w+\(.*\)), type=<class '(?P<type>[^']*)'>$")
+_ROOT = re.compile(r"\bL\['([^']*)'\]")
+_TYPED = re.compile(r"^(?P<call>___check_\w+\(.*\)), type=<class '(?P<type>[^']*)'>")
 _OPERATIONS: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
     ast.FloorDiv: operator.floordiv, ast.Div: operator.truediv, ast.Mod: operator.mod,
@@ -20,8 +22,9 @@ _OPERATIONS: dict[type, Callable[..., Any]] = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
     ast.Gt: operator.gt, ast.GtE: operator.ge,
 }  # fmt: skip
-_BUILTIN = {t.__name__: t for t in (bool, int, float, str, list, tuple, dict, range, slice, set)}
-_BUILTIN["NoneType"] = type(None)
+_BUILTIN: dict[str, type] = {
+    t.__name__: t for t in (bool, int, float, str, list, tuple, dict, range, slice, set, type(None))
+}
 _TENSORS = ("torch.Tensor", "torch.nn.parameter.Parameter")
 
 
@@ -32,8 +35,10 @@ def condition(guard: str, local: Mapping[str, object]) -> object:
     arguments: it is of the module, of globals, or of how an array lies in memory. BundleError for
     one that cannot be told as data.
     """
-    text = guard.split("  # ")[0].strip()
-    if "L[" not in text or "'_dynamo_" in text or "check_no_aliasing(" in text:
+    text = guard.split("  # ", 1)[0].strip()
+    roots = _ROOT.findall(text)
+    fixed = all(isinstance(local.get(name), Static) for name in roots)
+    if fixed or "'_dynamo_" in text or "check_no_aliasing(" in text:
         return IGNORED
     typed = _TYPED.match(text)
     try:
@@ -50,7 +55,7 @@ class _Reader:
         self._local = local
         self._type = type_name
 
-    def read(self, node: ast.expr) -> Any:  # noqa: ANN401, C901 - a value of any kind
+    def read(self, node: ast.expr) -> Any:  # noqa: ANN401, C901, PLR0912 - of any kind
         """The value of a part."""
         match node:
             case ast.Constant(value):
@@ -81,13 +86,15 @@ class _Reader:
                 return _joined([_compared(o, a, b) for o, a, b in pairs], any_of=False)
             case ast.Call(function, args, keywords):
                 return self._call(function, args, {k.arg: k.value for k in keywords})
+            case _:
+                pass
         raise BundleError(f"{ast.unparse(node)} is not known")
 
     def _call(
         self, function: ast.expr, args: list[ast.expr], keywords: Mapping[str | None, ast.expr]
     ) -> Any:  # noqa: ANN401 - a value of any kind
         name = ast.unparse(function)
-        if isinstance(function, ast.Attribute) and not name.startswith(("dict.", "torch.")):
+        if isinstance(function, ast.Attribute) and name not in _CALLS:
             method = self.read(function)
             return IGNORED if isinstance(method, Ignored) else method(*map(self.read, args))
         if name not in _CALLS:
@@ -136,6 +143,10 @@ def _length(_type: str, value: Any) -> object:  # noqa: ANN401 - a container
     return value.made_("length", value.tree_) if isinstance(value, Symbol) else len(value)
 
 
+def _is_nan(_type: str, value: Any) -> object:  # noqa: ANN401 - a number
+    return value.made_("is nan", value.tree_) if isinstance(value, Symbol) else math.isnan(value)
+
+
 def _keys(_type: str, value: Any) -> object:  # noqa: ANN401 - a dict
     return value.made_("keys", value.tree_) if isinstance(value, Symbol) else list(value)
 
@@ -146,6 +157,7 @@ _CALLS: dict[str, Callable[..., object]] = {
     "___check_obj_id": _is_object,
     "___dict_contains": _contains,
     "len": _length,
+    "math.isnan": _is_nan,
     "dict.keys": _keys,
     "list": lambda _type, value: value,
     "hasattr": lambda *_: IGNORED,  # what is read of an object decides

@@ -77,7 +77,9 @@ def _fields(value: object) -> Mapping[str, object] | None:
     """Those of an object, by name: of a named tuple, a dataclass, a dict with attributes."""
     if isinstance(value, tuple):
         names: tuple[str, ...] | None = getattr(value, "_fields", None)
-        return None if names is None else dict(zip(names, cast("tuple[object]", value), strict=True))
+        return (
+            None if names is None else dict(zip(names, cast("tuple[object]", value), strict=True))
+        )
     own: dict[str, object] = {
         name: field for name, field in getattr(value, "__dict__", {}).items() if name[:1] != "_"
     }

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import tempfile
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +24,7 @@ from ...runtime.errors import BundleError, SessionError
 from ..options import check_writable
 from ..report import records_of
 from ..state import state
-from ..torch_private import code_versions, entry_of, graph_breaks
+from ..torch_private import Entry, code_versions, entry_of, graph_breaks
 from .graphs import Graphs
 from .results import Weights, result_expression
 from .tracing import trace
@@ -38,33 +37,36 @@ def save_bundle(compiled: object, directory: str | os.PathLike[str]) -> list[Pat
     if not records:
         raise BundleError(
             "nothing to save: call the compiled function at least once, under torch.no_grad()"
+            + _graph_breaks()
         )
-    function, bound_to = entry_of(compiled)
+    entry = entry_of(compiled)
     with state.lock:
         graphs = Graphs.of(records, state.graphs)
-    _refuse_partly_captured(function, graphs)
-    block = trace(function, bound_to, graphs)
+    _refuse_partly_captured(entry, graphs)
+    block = trace(entry.function, entry.bound_to, graphs)
     check_writable("save", folder.parent)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder.parent) as made:
         aside = Path(made) / folder.name
         aside.mkdir()
-        _write(aside, function, bound_to, graphs, block)
+        _write(aside, entry, graphs, block)
         _try(aside)
         return _moved(aside, folder)
 
 
-def _refuse_partly_captured(function: types.FunctionType, graphs: Graphs) -> None:
-    if any(graphs.is_ours(v.compile_id) for v in code_versions(function.__code__)):
+def _refuse_partly_captured(entry: Entry, graphs: Graphs) -> None:
+    if any(graphs.is_ours(v.compile_id) for v in code_versions(entry.function.__code__)):
         return
-    causes = "".join(f"\n  {b.location or 'an unknown line'}: {b.reason}" for b in graph_breaks())
     raise BundleError(
-        f"Dynamo does not capture {function.__qualname__} itself, but what it calls{causes}"
+        f"Dynamo does not capture {entry.name} itself, but what it calls{_graph_breaks()}"
     )
 
 
-def _write(
-    folder: Path, function: types.FunctionType, bound_to: object, graphs: Graphs, block: Block
-) -> None:
+def _graph_breaks() -> str:
+    told = [f"\n  {b.location or 'an unknown line'}: {b.reason}" for b in graph_breaks()]
+    return "; Dynamo's graph breaks:" + "".join(told) if told else ""
+
+
+def _write(folder: Path, entry: Entry, graphs: Graphs, block: Block) -> None:
     offsets = graphs.write(folder)
     kept = {
         name: {
@@ -76,14 +78,14 @@ def _write(
     }
     manifest = {
         "format": FORMAT,
-        "name": type(bound_to).__name__ if bound_to is not None else function.__name__,
+        "name": entry.name,
         "versions": {
             "torch": torch.__version__,
             "onnx": onnx.__version__,
             "onnxruntime": onnxruntime.__version__,
         },
         "providers": list(_providers(graphs)),
-        "parameters": _parameters(function, bound_to),
+        "parameters": _parameters(entry),
         "programs": [
             {
                 "file": _file(folder / graphs.file(index)),
@@ -131,11 +133,11 @@ def _providers(graphs: Graphs) -> Sequence[str]:
     return tuple(found) or ("CPUExecutionProvider",)
 
 
-def _parameters(function: types.FunctionType, bound_to: object) -> list[dict[str, Any]]:
+def _parameters(entry: Entry) -> list[dict[str, Any]]:
     # Not those of what a wrapper wraps: guards and code are the wrapper's.
-    signature = inspect.signature(function, follow_wrapped=False)
+    signature = inspect.signature(entry.function, follow_wrapped=False)
     made: list[dict[str, Any]] = []
-    for parameter in list(signature.parameters.values())[bound_to is not None :]:
+    for parameter in list(signature.parameters.values())[entry.bound_to is not None :]:
         optional = parameter.default is not inspect.Parameter.empty
         default, left_out = _default(parameter.default) if optional else (None, False)
         made.append(

@@ -13,7 +13,7 @@ import torch
 
 from ...runtime.bundle.expressions import Expression
 from ...runtime.errors import BundleError
-from ..torch_private import break_graph
+from ..torch_private import as_scalar, break_graph
 
 
 class Tracer(Protocol):
@@ -66,6 +66,9 @@ class Symbol:
     def __setattr__(self, name: str, value: object) -> None:
         self.tracer_.write(self.tree_, name, value)
 
+    def __setitem__(self, key: object, value: object) -> None:
+        _refuse("writing an item into")
+
     def __bool__(self) -> bool:
         return self.tracer_.decide(["truth", self.tree_])
 
@@ -75,13 +78,13 @@ class Symbol:
     def __neg__(self) -> Symbol:
         return self.made_("neg", self.tree_)
 
-    def __len__(self) -> int:
+    def __len__(self) -> int:  # noqa: PLE0303 - it raises, as do the others
         _refuse("the length of")
 
     def __iter__(self) -> Iterator[object]:
         _refuse("going through")
 
-    def __index__(self) -> int:
+    def __index__(self) -> int:  # noqa: PLE0305
         _refuse("a Python number of")
 
     def __int__(self) -> int:
@@ -90,12 +93,12 @@ class Symbol:
     def __float__(self) -> float:
         _refuse("float() of")
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # noqa: PLE0309
         _refuse("a key in a dict or set from")
 
 
 def _refuse(what: str) -> NoReturn:
-    raise BundleError(f"{what} a value that only a call knows is taken outside of the graphs")
+    raise BundleError(f"{what} a value that only a call knows is no part of the graphs")
 
 
 def _binary(name: str, *, swapped: bool = False) -> Callable[[Symbol, object], Symbol]:
@@ -141,6 +144,7 @@ class Method:
         self.owner, self.name = owner, name
 
     def __call__(self, *args: Any) -> object:  # noqa: ANN401 - those of the method
+        """Its result, or a BundleError for a method that is no part of an expression."""
         owner = self.owner
         match self.name, args:
             case "size", ():
@@ -155,6 +159,8 @@ class Method:
                 return owner.made_("keys", owner.tree_)
             case "update" | "clear", _ if isinstance(owner, CallsOwn):
                 return None
+            case _:
+                pass
         raise BundleError(f"{self.name}() of an argument is called outside of the graphs")
 
 
@@ -182,9 +188,17 @@ class Static:
     def __setattr__(self, name: str, value: object) -> None:
         assign(self.value, name, value)
 
-    def __call__(self, *_: object, **__: object) -> None:
+    def __call__(self, *args: Any, **__: object) -> object:  # noqa: ANN401 - the function's own
+        """A BundleError, but for what an expression can say: a bundle calls no function."""
         if self.value is break_graph:
-            return  # it is there for Dynamo alone
+            return None  # it is there for Dynamo alone
+        if self.value is as_scalar and isinstance(args[0], Symbol):
+            return args[0].made_("scalar", args[0].tree_)
+        method, owner = getattr(self.value, "__name__", ""), getattr(self.value, "__self__", None)
+        if isinstance(owner, dict) and method in ("clear", "update"):
+            for key, value in args[0].items() if args else ():
+                _refuse_change(owner.get(key, _MISSING), value, f"{key!r} of a dict")
+            return None
         name = getattr(self.value, "__qualname__", type(self.value).__name__)
         raise BundleError(f"{name}() is called between the graphs")
 
@@ -194,18 +208,18 @@ _MISSING = object()
 
 def assign(owner: object, name: str, value: object) -> None:
     """Set an attribute of an object that the code itself has made; others keep what they have."""
-    before = getattr(owner, name, _MISSING)
+    before = getattr(owner, "__dict__", {}).get(name, _MISSING)
     if before is _MISSING and not isinstance(owner, torch.nn.Module):
         object.__setattr__(owner, name, value)
-    elif not _is_same(before, real(value)):
-        kind = type(owner).__name__
-        raise BundleError(f"{name} of a {kind} changes in each call, which a bundle does not keep")
+    else:
+        _refuse_change(before, value, f"{name} of a {type(owner).__name__}")
 
 
-def _is_same(before: object, after: object) -> bool:
-    if before is after:
-        return True
-    return isinstance(after, _PLAIN) and type(before) is type(after) and before == after
+def _refuse_change(before: object, after: object, name: str) -> None:
+    after = real(after)
+    plain = isinstance(after, _PLAIN) and type(before) is type(after)
+    if before is not after and not (plain and before == after):
+        raise BundleError(f"{name} changes in each call, which a bundle does not keep")
 
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device)

@@ -167,10 +167,10 @@ class _Tracing:
     def _namespace(
         self, function: types.FunctionType, code: types.CodeType, compile_id: str
     ) -> dict[str, Any]:
-        """The globals that the code names: graphs and further frames are noted, others only read."""
+        """The globals that the code names: graphs and frames are noted, others only read."""
         found: dict[str, Any] = {"__builtins__": _BUILTINS}
         for name in _names(code):
-            value = function.__globals__.get(name)
+            value: Any = function.__globals__.get(name)
             if name.startswith("__compiled_fn"):
                 found[name] = self._graph(compile_id)
             elif name.startswith("__resume_at"):
@@ -235,9 +235,7 @@ def argument_names(code: types.CodeType) -> tuple[str, ...]:
     return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + stars]
 
 
-def _conditions(
-    version: CodeVersion, local: Mapping[str, object]
-) -> list[Expression] | None:
+def _conditions(version: CodeVersion, local: Mapping[str, object]) -> list[Expression] | None:
     """What a version asks of a call; None if it cannot be meant."""
     found: dict[str, Expression] = {}
     for guard in version.guards:
@@ -286,15 +284,21 @@ def _length(value: Any) -> object:  # noqa: ANN401 - a container
     return value.made_("length", value.tree_) if isinstance(value, Symbol) else len(value)
 
 
-def _number(kind: type) -> Callable[..., object]:
-    def convert(value: Any = 0) -> object:  # noqa: ANN401 - a number, or an array of one
-        if isinstance(value, Symbol):
-            if kind is bool:
-                return bool(value)
-            return value.made_("number", value.tree_)
-        return kind(value)
+class _Converting(type):
+    """The type of a number, which makes a symbol of a symbol."""
 
-    return convert
+    of: type
+
+    def __call__(cls, *args: Any) -> object:  # noqa: ANN401 - those of its own type
+        if args and isinstance(value := args[0], Symbol):
+            return bool(value) if cls.of is bool else value.made_(cls.of.__name__, value.tree_)
+        return cls.of(*args)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.of)
+
+
+_NUMBERS = {t.__name__: _Converting(t.__name__, (), {"of": t}) for t in (int, float, bool)}
 
 
 def _refusing(name: str) -> Callable[..., object]:
@@ -319,4 +323,4 @@ _BUILTINS: dict[str, Any] = {
     for name, value in vars(builtins).items()
 }
 _BUILTINS.update({name: _of_known(name, getattr(builtins, name)) for name in _PURE})
-_BUILTINS["len"] = _length
+_BUILTINS.update(_NUMBERS, len=_length)

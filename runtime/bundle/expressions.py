@@ -7,16 +7,19 @@ that call, and nothing else; it calls nothing of theirs.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from ..errors import BundleError
 from .arrays import dtype_of, is_array, number_of, shape_of
 from .record import Record
 
-Expression: TypeAlias = "None | bool | int | float | str | list[Any]"
+Expression: TypeAlias = "bool | int | float | str | list[Any] | None"
 
 
 @dataclass(slots=True)
@@ -162,10 +165,14 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "rank": lambda array: len(shape_of(array)),
     "length": lambda value: shape_of(value)[0] if is_array(value) else len(value),
     "number": number_of,
+    "scalar": lambda value: np.asarray(value, np.float64 if type(value) is float else np.int64),
+    "int": lambda value: int(number_of(value)),
+    "float": lambda value: float(number_of(value)),
     "truth": lambda value: bool(number_of(value)) if is_array(value) else bool(value),
     "is tensor": _is_tensor,
     "is array": is_array,
     "is type": _is_type,
+    "is nan": lambda value: math.isnan(number_of(value)),
     "is none": lambda value: value is None,
     "has key": lambda owner, key: key in owner,
     "keys": list,
@@ -193,8 +200,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 OPERATIONS = frozenset({*_DIRECT, *_FUNCTIONS})
 # How many operands each takes, where it is not any number.
 _COUNTS = {
-    **dict.fromkeys(["argument", "kept", "rank", "length", "number", "truth"], 1),
-    **dict.fromkeys(["is array", "is none", "keys", "not", "neg"], 1),
+    **dict.fromkeys("argument kept rank length scalar number int float truth".split(), 1),
+    **dict.fromkeys(["is array", "is nan", "is none", "keys", "not", "neg"], 1),
     **dict.fromkeys(["result", "item", "attribute", "size", "is type", "has key"], 2),
     **dict.fromkeys("add sub mul floordiv truediv mod eq ne lt le gt ge".split(), 2),
 }

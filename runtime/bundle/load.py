@@ -1,9 +1,9 @@
 """A saved bundle as a callable: no torch, no Dynamo, nothing compiled.
 
-    from dynamo_onnx.runtime import load
+from dynamo_onnx.runtime import load
 
-    model = load("model.onnxbundle")
-    logits = model(input_ids, attention_mask=mask)
+model = load("model.onnxbundle")
+logits = model(input_ids, attention_mask=mask)
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import inspect
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,9 @@ class Bundle:
         try:
             found = session.run_with_ort_values(names, feeds)
         except Exception as error:  # onnxruntime's exceptions have no common base
-            raise SessionError(f"ONNX Runtime failed while running {entry.file.name}: {error}") from error
+            raise SessionError(
+                f"ONNX Runtime failed while running {entry.file.name}: {error}"
+            ) from error
         return [_result(v, port, library) for v, port in zip(found, entry.outputs, strict=True)]
 
     def _write(self, step: Write, values: Values) -> None:
@@ -177,9 +179,7 @@ class Bundle:
 
     def _open(self, entry: ProgramEntry) -> ort.InferenceSession:
         data = check_program(self._directory, entry, self._manifest.weights)
-        options = session_options(
-            self._settings, threads=self._threads, spinning=True, exact=False
-        )
+        options = session_options(self._settings, threads=self._threads, spinning=True, exact=False)
         if self._weights is not None and self._manifest.weights is not None:
             give_files(options, {self._manifest.weights.name: self._weights})
         mixed = self.providers != (CPU,)

@@ -356,9 +356,7 @@ def _step(told: Any, programs: Sequence[ProgramEntry], kept: Mapping[str, Kept])
     attribute = fields["attribute"]
     if attribute is not None and (not _text(attribute).isidentifier() or attribute[:2] == "__"):
         raise BundleError(f"no attribute is called {attribute[:80]!r}")
-    return Write(
-        _expression(fields["target"], kept), attribute, _expression(fields["value"], kept)
-    )
+    return Write(_expression(fields["target"], kept), attribute, _expression(fields["value"], kept))
 
 
 def _expressions(told: Any, kept: Mapping[str, Kept]) -> tuple[Expression, ...]:  # noqa: ANN401 - of JSON
