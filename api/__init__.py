@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from .backend.saved import CachedProgram, programs, save
     from .backend.state import reset
     from .lowering.registry import lowers, registry
+    from .runtime.bundle.load import Bundle, load
     from .runtime.errors import (
+        BundleError,
         CacheError,
         DynamoOnnxError,
         LoweringError,
@@ -61,7 +63,9 @@ _HOMES = {
     ".backend.saved": ("CachedProgram", "programs", "save"),
     ".backend.state": ("reset",),
     ".lowering.registry": ("lowers", "registry"),
+    ".runtime.bundle.load": ("Bundle", "load"),
     ".runtime.errors": (
+        "BundleError",
         "CacheError",
         "DynamoOnnxError",
         "LoweringError",
@@ -74,6 +78,8 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Bundle",
+    "BundleError",
     "CacheError",
     "CachedProgram",
     "CompileReport",
@@ -97,6 +103,7 @@ __all__ = [
     "enable_fake_mode",
     "explain",
     "export",
+    "load",
     "lowers",
     "programs",
     "registry",

@@ -8,7 +8,7 @@ import logging
 import time
 import weakref
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -57,12 +57,13 @@ class Contract:
 
     `freezable` are inputs that are parameters or buffers; `written` inputs that the graph writes
     to, and the first outputs are what they become; `offset_outputs` outputs whose storage offset
-    is read.
+    is read; `returned` those that are inputs themselves.
     """
 
-    freezable: frozenset[int]
-    written: tuple[int, ...]
-    offset_outputs: frozenset[int]
+    freezable: frozenset[int] = frozenset()
+    written: tuple[int, ...] = ()
+    offset_outputs: frozenset[int] = frozenset()
+    returned: Mapping[int, int] = field(default_factory=dict[int, int])
 
 
 def compile_graph(
@@ -121,7 +122,18 @@ def compile_graph(
         if options.dump_dir is not None:
             dump(options.dump_dir, program, frame.compile_id, len(records) - 1)
     eager = tuple(EagerOp(str(n.target), r, location(n)) for n, r in lowered.plan.eager)
-    record = GraphRecord(frame, kind, lowered.plan.native, eager, tuple(records), lowered.timings)
+    record = GraphRecord(
+        frame=frame,
+        kind=kind,
+        native=lowered.plan.native,
+        eager=eager,
+        regions=tuple(records),
+        timings=lowered.timings,
+        options=options,
+        written=contract.written,
+        returned=contract.returned,
+        source=weakref.ref(gm),
+    )
     state.record(record)
     log.info(
         "frame %s: %d operators in %d regions, %d in eager",
@@ -130,7 +142,9 @@ def compile_graph(
         len(records),
         len(eager),
     )
-    return stitch(gm, lowered.plan, executables)
+    compiled = stitch(gm, lowered.plan, executables)
+    compiled.__dict__["source"] = gm  # which the record holds weakly
+    return compiled
 
 
 @contextlib.contextmanager
@@ -215,7 +229,7 @@ def _program(
     )
     if lowered.program is None:
         return lowered
-    program = _transformed(lowered.program, options)
+    program = transformed(lowered.program, options)
     if options.quantize is not None:
         program = replace(program, quantization=options.quantize.quantization())
     state.keep(program)
@@ -226,7 +240,7 @@ def _program(
     return program, False
 
 
-def _transformed(program: Program, options: Options) -> Program:
+def transformed(program: Program, options: Options) -> Program:
     """The program after the user's transforms, whose inputs and outputs must stay."""
     model = program.model
     for transform in options.transforms:

@@ -29,6 +29,7 @@ from .torch_private import (
     min_cut,
     offset_outputs,
     real_tensors,
+    returned_inputs,
     translated_code,
     translating_backend,
     user_facing,
@@ -71,7 +72,7 @@ def _compile_inference(
 ) -> BoxedFn:
     with real_tensors():
         freezable = frozen_candidates(len(example_inputs))
-        contract = Contract(freezable, written_inputs(), offset_outputs())
+        contract = Contract(freezable, written_inputs(), offset_outputs(), returned_inputs())
         return compile_graph(gm, options, frame, contract)
 
 
@@ -85,7 +86,7 @@ def _compile_training(
 ) -> BoxedFn:
     """A forward or backward graph. Weights change with every step: none is frozen or quantized."""
     with real_tensors():
-        contract = Contract(frozenset(), (), frozenset())
+        contract = Contract()
         if kind == "forward":
             contract = replace(contract, written=written_inputs(), offset_outputs=offset_outputs())
         return compile_graph(gm, replace(options, quantize=None), frame, contract, kind)

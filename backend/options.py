@@ -15,7 +15,8 @@ from ..runtime.errors import OptionError
 from ..runtime.placement import is_mixed
 from ..runtime.program import Quantization
 from ..runtime.providers import ProviderChoice, choose_providers
-from ..runtime.session import QUIET, run_options, session_options
+from ..runtime.session import run_options, session_options
+from ..runtime.settings import QUIET
 
 Transform: TypeAlias = Callable[[ir.Model], ir.Model]
 Weights: TypeAlias = Literal["auto", "frozen", "live"]

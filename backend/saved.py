@@ -27,6 +27,7 @@ from .state import GraphRecord, RegionRecord
 from .torch_private import guards_text
 
 MANIFEST_FORMAT = 1
+BUNDLE_SUFFIX = ".onnxbundle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +103,17 @@ def programs(compiled: object | None = None) -> list[CachedProgram]:
 def save(compiled: object, directory: str | os.PathLike[str]) -> list[Path]:
     """Write every cached program of `compiled` as `.onnx` with external data, and `manifest.json`.
 
+    A directory called `….onnxbundle` becomes a bundle: all guard sets with what lies between their
+    graphs, for `dynamo_onnx.load`, or `dynamo_onnx.runtime.load` where there is no torch. What a
+    bundle cannot say is a BundleError which names it.
+
     The manifest comes last and is replaced in one step: a directory with a manifest is complete.
     Returns the paths written. CacheError when there is nothing to save or a file cannot be written.
     """
+    if Path(directory).suffix == BUNDLE_SUFFIX:
+        from .bundle.save import save_bundle
+
+        return save_bundle(compiled, directory)
     cached = programs(compiled)
     if not cached:
         raise CacheError(

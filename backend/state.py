@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch.fx
+
 from ..runtime.errors import Reason
 from ..runtime.executable import Executable
 from ..runtime.opened import Sessions
 from ..runtime.program import Program
 from ..runtime.quantize import QuantizedWeights
+from .options import Options
 from .program_files import ProgramFiles
 
 
@@ -74,7 +77,8 @@ class Timings:
 class GraphRecord:
     """One captured graph and what became of it. `kind`: inference, forward or backward.
 
-    `native` counts the operators that ONNX Runtime executes, by overload.
+    `native` counts the operators that ONNX Runtime executes, by overload. `written` are the inputs,
+    by position, that the first outputs replace, `returned` outputs that are inputs. `source` is the graph itself, held weakly.
     """
 
     frame: Frame
@@ -83,6 +87,10 @@ class GraphRecord:
     eager: tuple[EagerOp, ...]
     regions: tuple[RegionRecord, ...]
     timings: Timings
+    options: Options
+    written: tuple[int, ...]
+    returned: Mapping[int, int]
+    source: weakref.ref[torch.fx.GraphModule]
 
 
 @dataclass(slots=True)

@@ -9,8 +9,9 @@ import contextlib
 import types
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.fx
@@ -18,6 +19,7 @@ from torch._C import DispatchKey  # 2.11-2.13
 from torch._decomp import core_aten_decompositions, decomposition_table  # 2.11-2.13
 from torch._decomp.decompositions import upsample_compute_output_size  # 2.11-2.13
 from torch._dispatch.python import enable_python_dispatcher  # 2.11-2.13
+from torch._dynamo import graph_break as break_graph  # 2.11-2.13
 from torch._dynamo.backends.common import aot_autograd  # 2.11-2.13
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list  # 2.11-2.13
 from torch._dynamo.exc import ShortenTraceback  # 2.11-2.13
@@ -61,8 +63,10 @@ __all__ = [
     "TorchDispatchMode",
     "ValueRanges",
     "aot_autograd",
+    "as_scalar",
     "backend_object_of",
     "boxed_module",
+    "break_graph",
     "compile_id",
     "decompositions_without",
     "export_decompositions",
@@ -79,6 +83,7 @@ __all__ = [
     "pytree",
     "real_tensors",
     "record_artifact",
+    "returned_inputs",
     "storage_of",
     "traced",
     "translated_code",
@@ -171,6 +176,60 @@ def guards_text(code: types.CodeType, wanted: str) -> tuple[str, ...]:
     return ()
 
 
+@dataclass(frozen=True, slots=True)
+class CodeVersion:
+    """What Dynamo made of a frame's code under one guard set, whose guards are as it words them."""
+
+    compile_id: str
+    code: types.CodeType
+    guards: tuple[str, ...]
+
+
+def code_versions(code: types.CodeType) -> tuple[CodeVersion, ...]:
+    """The compiled versions of a code object, in the order in which they are tried.
+
+    Guards on sizes are not in `code_parts`: they come last, as lambdas with a text. 2.11-2.13.
+    """
+    found: list[CodeVersion] = []
+    for entry in _debug_get_cache_entry_list(code):
+        manager = entry.guard_manager
+        lambdas = manager.root.get_epilogue_lambda_guards()
+        sizes = [part for guard in lambdas for part in guard.verbose_code_parts()]
+        guards = (*map(str, manager.code_parts), *map(str, sizes))
+        found.append(CodeVersion(str(entry.compile_id), entry.code, guards))
+    return tuple(found)
+
+
+as_scalar: Callable[[float], torch.Tensor] = torch._as_tensor_fullprec  # noqa: SLF001  # 2.11-2.13
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The function that calls of something compiled run first, what it is bound to, and its name.
+
+    Of a module of torch's own, that is a function around the module.
+    """
+
+    function: Any  # types.FunctionType, which pyright takes for a method of this class
+    bound_to: object | None
+    name: str
+
+
+def entry_of(compiled: Any) -> Entry:  # noqa: ANN401 - what torch.compile returned
+    """Where calls of a compiled function or module begin. 2.11-2.13."""
+    module = getattr(compiled, "_orig_mod", compiled)
+    if not isinstance(module, torch.nn.Module):
+        called = getattr(compiled, "_torchdynamo_orig_callable", compiled)
+        function = cast("types.FunctionType", getattr(called, "__func__", called))
+        return Entry(function, getattr(called, "__self__", None), function.__name__)
+    name = type(module).__name__
+    around = getattr(getattr(compiled, "forward", None), "_torchdynamo_orig_callable", None)
+    if isinstance(around, types.FunctionType) and "fn" in around.__code__.co_freevars:
+        return Entry(around, None, name)
+    forward: Any = module.forward
+    return Entry(getattr(forward, "__func__", forward), getattr(forward, "__self__", None), name)
+
+
 def input_source(placeholder: torch.fx.Node) -> str:
     """Dynamo's spelling of an input's origin: `L['self']._modules['0']._parameters['weight']`.
 
@@ -219,6 +278,21 @@ def written_inputs() -> tuple[int, ...]:
     context = TracingContext.try_get()
     metadata = None if context is None else context.fw_metadata
     return () if metadata is None else tuple(metadata.mutated_inp_runtime_indices)
+
+
+def returned_inputs() -> dict[int, int]:
+    """Which of AOTAutograd's outputs are its inputs themselves, by position."""
+    context = TracingContext.try_get()
+    metadata = None if context is None else context.fw_metadata
+    if metadata is None:
+        return {}
+    first = len(metadata.mutated_inp_runtime_indices)
+    infos = enumerate(metadata.output_info, first)
+    return {
+        i: info.base_idx
+        for i, info in infos
+        if info.output_type is OutputType.is_input and info.base_idx is not None
+    }
 
 
 _ALIASES = (

@@ -16,8 +16,6 @@ from onnx import helper, numpy_helper
 
 # By operator: where its right operand and the zero point of that are.
 _PRODUCTS = {"MatMulInteger": (1, 3), "MatMulIntegerToFloat": (1, 5)}
-# Else products of dequantized numbers become products of bytes, which may be the saturating ones.
-NO_BYTES_OF_FLOATS = "session.disable_quant_qdq"
 _INT8 = onnx.TensorProto.INT8
 _OFFSET, _ZERO = "raised_by", "raised_zero"
 

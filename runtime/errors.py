@@ -61,3 +61,7 @@ class SessionError(DynamoOnnxError):
 
 class CacheError(DynamoOnnxError):
     """A saved program or cache entry cannot be read or written."""
+
+
+class BundleError(DynamoOnnxError):
+    """A bundle cannot be saved as asked, is damaged, or was not saved for such a call."""

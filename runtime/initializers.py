@@ -14,11 +14,8 @@ import onnxruntime as ort
 import torch
 
 from .program import Program
+from .settings import READS_BUFFERS, give_files
 from .tensors import ort_value
-
-_READS_BUFFERS = "session.use_external_initializer_file_buffers_directly"
-_READS_BUFFERS_SINCE = (1, 31)
-READS_BUFFERS = tuple(map(int, ort.__version__.split(".")[:2])) >= _READS_BUFFERS_SINCE
 
 
 def as_initializers(
@@ -64,10 +61,7 @@ def _as_files(
     options: ort.SessionOptions, tensors: Mapping[int, torch.Tensor]
 ) -> tuple[object, ...]:
     buffers = [t.view(-1).view(torch.uint8).numpy() for t in tensors.values()]
-    options.add_session_config_entry(_READS_BUFFERS, "1")
-    options.add_external_initializers_from_files_in_memory(
-        [_file(index) for index in tensors], buffers, [buffer.nbytes for buffer in buffers]
-    )
+    give_files(options, {_file(i): b for i, b in zip(tensors, buffers, strict=True)})
     return tuple(buffers)
 
 

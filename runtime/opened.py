@@ -31,7 +31,8 @@ from .placement import Placement, refuse_strays
 from .program import Program, TensorSpec
 from .providers import ProviderChoice
 from .quantize import QuantizedWeights
-from .session import QUIET, Session, open_session, run_options, session_options
+from .session import Session, open_session, run_options, session_options
+from .settings import QUIET
 from .tensors import Feeder, as_input
 from .weights import WeightWatch, freezable
 

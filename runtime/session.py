@@ -11,22 +11,16 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
-from .bytes import NO_BYTES_OF_FLOATS, make_exact, sums_exactly
+from .bytes import make_exact, sums_exactly
 from .cuda import ASYNCHRONOUS
-from .errors import OptionError, SessionError
+from .errors import SessionError
 from .initializers import as_initializers
 from .last_reshapes import Reshaped, shed_last_reshapes
 from .placement import RECORDING, Placement, is_mixed, placement
 from .program import Program
 from .providers import ProviderChoice, as_onnxruntime_takes
-
-_CONFIG_KEY = re.compile(r"^[a-z_]+\.")
-QUIET = 4  # errors reach us as exceptions: the user gets them raised, or eager's answer
-# For [128, 768], SkipLayerNormalization takes 256 µs, Add and LayerNormalization 68 (1.32).
-SLOWER_ON_CPU = ["SkipLayerNormFusion"]
-# It rounds float weights to 8 bits between quantized tensors; and the other merges two roundings.
-INEXACT = ["WeightBiasQuantization"]
-_KEEPS_ROUNDINGS = "session.disable_double_qdq_remover"
+from .settings import INEXACT, SLOWER_ON_CPU, apply_setting
+from .settings import session_options as settings_to_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +41,8 @@ class Session:
 def session_options(
     settings: Mapping[str, Any], *, threads: int, spinning: bool
 ) -> ort.SessionOptions:
-    """`onnxruntime.SessionOptions` from ours; the user's `settings` come last and win.
-
-    `threads` mirrors torch. Threads spin inside a run only: past its end they would take the cores
-    from torch's own operators. Without `spinning` they do not spin at all.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = QUIET
-    ours = {
-        "session.intra_op.allow_spinning": "1" if spinning else "0",
-        "session.force_spinning_stop": "1",
-        _KEEPS_ROUNDINGS: "1",
-        **({} if sums_exactly() else {NO_BYTES_OF_FLOATS: "1"}),
-    }
-    for name, value in {**ours, **settings}.items():
-        apply_setting(options, name, value)
-    return options
+    """As `settings.session_options`, for programs that run here."""
+    return settings_to_options(settings, threads=threads, spinning=spinning, exact=sums_exactly())
 
 
 def run_options(
@@ -79,24 +58,6 @@ def run_options(
     for name, value in {**ours, **settings}.items():
         options.add_run_config_entry(name, str(value))
     return options
-
-
-def apply_setting(options: ort.SessionOptions, name: str, value: object) -> None:
-    """Set one attribute or (`section.key`) config entry; a wrong name or type is an OptionError."""
-    try:
-        if _CONFIG_KEY.match(name):
-            options.add_session_config_entry(name, str(value))
-        elif hasattr(options, name) and not callable(getattr(options, name)):
-            setattr(options, name, value)
-        else:
-            raise OptionError(
-                f"session_options: onnxruntime.SessionOptions has no setting {name!r}; "
-                f"config entries are spelled 'session.…'"
-            )
-    except (TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, OptionError):
-            raise
-        raise OptionError(f"session_options: {name}={value!r} was refused: {error}") from error
 
 
 def open_session(

@@ -88,7 +88,7 @@ def convert(
     """
     gm = program.graph_module
     _keep_user_outputs(program, gm.graph)
-    conditions = list(dict.fromkeys([*_bounds(program, gm.graph), *_drop_checks(gm.graph)]))
+    conditions = list(dict.fromkeys([*_bounds(program, gm.graph), *drop_checks(gm.graph)]))
     refused = [
         Refused(node, reason)
         for node in gm.graph.nodes
@@ -162,11 +162,11 @@ def _keep_user_outputs(program: Decomposed, graph: torch.fx.Graph) -> None:
             is_value = isinstance(value, (torch.fx.Node, bool, int, float))
             if spec.kind is OutputKind.USER_OUTPUT and is_value:
                 is_tensor = isinstance(value, torch.fx.Node) and not is_symbolic(value)
-                kept.append(value if is_tensor else _as_tensor(graph, value))
+                kept.append(value if is_tensor else as_tensor(graph, value))
     output.args = (tuple(kept),)
 
 
-def _as_tensor(graph: torch.fx.Graph, value: Any) -> torch.fx.Node:  # noqa: ANN401 - a number
+def as_tensor(graph: torch.fx.Graph, value: Any) -> torch.fx.Node:  # noqa: ANN401 - a number
     """A number that is returned, as a tensor without dimensions."""
     kind = value.meta["val"] if isinstance(value, torch.fx.Node) else value
     dtype = (
@@ -187,7 +187,7 @@ _CHECKS = frozenset(
 )
 
 
-def _drop_checks(graph: torch.fx.Graph) -> list[sympy.Basic]:
+def drop_checks(graph: torch.fx.Graph) -> list[sympy.Basic]:
     """Take out what only checks values, and what nothing reads then; the conditions on sizes."""
     conditions: list[sympy.Basic] = []
     for node in reversed(graph.nodes):

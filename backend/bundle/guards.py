@@ -1,0 +1,228 @@
+"""Guards as conditions of a bundle: read off Dynamo's own words, with symbols for the arguments."""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ...runtime.bundle.arrays import ELEMENT_TYPES
+from ...runtime.errors import BundleError
+from .symbols import IGNORED, Ignored, Shape, Static, Symbol, expression_of
+
+_ROOT = re.compile(r"\bL\['([^']*)'\]")
+_TYPED = re.compile(r"^(?P<call>___check_\w+\(.*\)), type=<class '(?P<type>[^']*)'>")
+_OPERATIONS: dict[type, Callable[..., Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv, ast.Div: operator.truediv, ast.Mod: operator.mod,
+    ast.USub: operator.neg,
+    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
+    ast.Gt: operator.gt, ast.GtE: operator.ge,
+}  # fmt: skip
+_BUILTIN: dict[str, type] = {
+    t.__name__: t for t in (bool, int, float, str, list, tuple, dict, range, slice, set, type(None))
+}
+_TENSORS = ("torch.Tensor", "torch.nn.parameter.Parameter")
+
+
+def condition(guard: str, local: Mapping[str, object]) -> object:
+    """A guard over a frame's local values.
+
+    A bool is known now; a `Symbol` has to be asked at each call; IGNORED says nothing of the
+    arguments: it is of the module, of globals, or of how an array lies in memory. BundleError for
+    one that cannot be told as data.
+    """
+    text = guard.split("  # ", 1)[0].strip()
+    roots = _ROOT.findall(text)
+    fixed = all(isinstance(local.get(name), Static) for name in roots)
+    if fixed or "'_dynamo_" in text or "check_no_aliasing(" in text:
+        return IGNORED
+    typed = _TYPED.match(text)
+    try:
+        tree = ast.parse(typed["call"] if typed else text, mode="eval")
+        return _Reader(local, typed["type"] if typed else "").read(tree.body)
+    except (SyntaxError, BundleError) as error:
+        raise BundleError(f"the guard `{text}` cannot be told as data: {error}") from error
+
+
+class _Reader:
+    """Evaluates the words of one guard."""
+
+    def __init__(self, local: Mapping[str, object], type_name: str) -> None:
+        self._local = local
+        self._type = type_name
+
+    def read(self, node: ast.expr) -> Any:  # noqa: ANN401, C901, PLR0912 - of any kind
+        """The value of a part."""
+        match node:
+            case ast.Constant(value):
+                return value
+            case ast.Name("L"):
+                return self._local
+            case ast.Name("G" | "torch" | "utils_device"):
+                return IGNORED
+            case ast.Tuple(parts) | ast.List(parts):
+                return [self.read(part) for part in parts]
+            case ast.Subscript(owner, key):
+                return _item(self.read(owner), self.read(key))
+            case ast.Attribute(owner, name):
+                found = self.read(owner)
+                return found if isinstance(found, Ignored) else getattr(found, name)
+            case ast.UnaryOp(ast.Not(), operand):
+                return _negated(self.read(operand))
+            case ast.UnaryOp(operation, operand) if type(operation) in _OPERATIONS:
+                return _applied(_OPERATIONS[type(operation)], self.read(operand))
+            case ast.BinOp(left, operation, right) if type(operation) in _OPERATIONS:
+                return _applied(_OPERATIONS[type(operation)], self.read(left), self.read(right))
+            case ast.BoolOp(operation, operands):
+                found = [self.read(operand) for operand in operands]
+                return _joined(found, any_of=isinstance(operation, ast.Or))
+            case ast.Compare(left, operations, others):
+                values = [self.read(left), *map(self.read, others)]
+                pairs = zip(operations, values, values[1:], strict=False)
+                return _joined([_compared(o, a, b) for o, a, b in pairs], any_of=False)
+            case ast.Call(function, args, keywords):
+                return self._call(function, args, {k.arg: k.value for k in keywords})
+            case _:
+                pass
+        raise BundleError(f"{ast.unparse(node)} is not known")
+
+    def _call(
+        self, function: ast.expr, args: list[ast.expr], keywords: Mapping[str | None, ast.expr]
+    ) -> Any:  # noqa: ANN401 - a value of any kind
+        name = ast.unparse(function)
+        if isinstance(function, ast.Attribute) and name not in _CALLS:
+            method = self.read(function)
+            return IGNORED if isinstance(method, Ignored) else method(*map(self.read, args))
+        if name not in _CALLS:
+            raise BundleError(f"{name}() is not known")
+        if name == "check_tensor":
+            return self._tensor(self.read(args[0]), args[3], keywords["size"])
+        values = [self.read(arg) for arg in args[:2]]
+        if any(isinstance(value, (Static, Ignored)) for value in values):
+            return IGNORED
+        return _CALLS[name](self._type, *values)
+
+    def _tensor(self, value: object, dtype: ast.expr, sizes: ast.expr) -> object:
+        if isinstance(value, (Static, Ignored)):
+            return IGNORED
+        if not isinstance(value, Symbol):
+            return False
+        name = ast.unparse(dtype).removeprefix("torch.")
+        if name not in ELEMENT_TYPES:
+            raise BundleError(f"{name} is no type of an ONNX input")
+        return value.made_("is tensor", value.tree_, name, *self.read(sizes))
+
+
+def _is_of_type(wanted: str, value: object, _identity: object) -> object:
+    builtin = _BUILTIN.get(wanted)
+    if not isinstance(value, Symbol):
+        return IGNORED if builtin is None else type(value) is builtin
+    if builtin is not None:
+        return value.made_("is type", value.tree_, builtin.__name__)
+    # Of an object of the user's class, what is read of it decides.
+    return value.made_("is array", value.tree_) if wanted in _TENSORS else IGNORED
+
+
+def _is_object(_type: str, value: object, _identity: object) -> object:
+    if isinstance(value, Symbol):
+        raise BundleError("an argument must be one certain object")
+    return IGNORED
+
+
+def _contains(_type: str, key: object, owner: Any) -> object:  # noqa: ANN401 - a container
+    if isinstance(owner, Symbol):
+        return owner.made_("has key", owner.tree_, expression_of(key))
+    return key in owner
+
+
+def _length(_type: str, value: Any) -> object:  # noqa: ANN401 - a container
+    return value.made_("length", value.tree_) if isinstance(value, Symbol) else len(value)
+
+
+def _is_nan(_type: str, value: Any) -> object:  # noqa: ANN401 - a number
+    return value.made_("is nan", value.tree_) if isinstance(value, Symbol) else math.isnan(value)
+
+
+def _keys(_type: str, value: Any) -> object:  # noqa: ANN401 - a dict
+    return value.made_("keys", value.tree_) if isinstance(value, Symbol) else list(value)
+
+
+_CALLS: dict[str, Callable[..., object]] = {
+    "check_tensor": lambda *_: IGNORED,  # by `_tensor`
+    "___check_type_id": _is_of_type,
+    "___check_obj_id": _is_object,
+    "___dict_contains": _contains,
+    "len": _length,
+    "math.isnan": _is_nan,
+    "dict.keys": _keys,
+    "list": lambda _type, value: value,
+    "hasattr": lambda *_: IGNORED,  # what is read of an object decides
+}
+
+
+def _item(owner: Any, key: Any) -> Any:  # noqa: ANN401 - values of any kind
+    if isinstance(owner, Ignored):
+        return IGNORED
+    try:
+        return owner[key]
+    except (KeyError, IndexError, TypeError) as error:
+        raise BundleError(f"there is no {key!r}") from error
+
+
+def _applied(function: Callable[..., Any], *values: Any) -> Any:  # noqa: ANN401 - of any kind
+    if any(isinstance(value, (Static, Ignored)) for value in values):
+        return IGNORED
+    if any(isinstance(value, Shape) for value in values):
+        raise BundleError("whole shapes are compared")
+    return function(*values)
+
+
+def _compared(operation: ast.cmpop, left: Any, right: Any) -> Any:  # noqa: ANN401 - of any kind
+    if isinstance(operation, (ast.Is, ast.IsNot)):
+        found = _is(left, right)
+        return _negated(found) if isinstance(operation, ast.IsNot) else found
+    if type(operation) not in _OPERATIONS:
+        raise BundleError(f"{type(operation).__name__} is not known")
+    if isinstance(left, Symbol) and isinstance(right, list):
+        name = "eq" if isinstance(operation, ast.Eq) else "ne"
+        items: list[object] = [*right]
+        return left.made_(name, left.tree_, ["list", *map(expression_of, items)])
+    return _applied(_OPERATIONS[type(operation)], left, right)
+
+
+def _is(left: object, right: object) -> object:
+    if isinstance(left, (Static, Ignored)) or isinstance(right, (Static, Ignored)):
+        return IGNORED
+    if right is None and isinstance(left, Symbol):
+        return left.made_("is none", left.tree_)
+    if isinstance(left, Symbol) or isinstance(right, Symbol):
+        raise BundleError("an argument must be one certain object")
+    return left is right
+
+
+def _negated(value: object) -> object:
+    if isinstance(value, (Static, Ignored)):
+        return IGNORED
+    if isinstance(value, Symbol):
+        return value.made_("not", ["truth", value.tree_])
+    return not value
+
+
+def _joined(values: Sequence[object], *, any_of: bool) -> object:
+    """All, or any of the values. One that is ignored says nothing: an `or` with it neither."""
+    told = [value for value in values if not isinstance(value, (Static, Ignored))]
+    if not told or (any_of and len(told) < len(values)):
+        return IGNORED
+    symbols = [value for value in told if isinstance(value, Symbol)]
+    if any(bool(value) is any_of for value in told if not isinstance(value, Symbol)):
+        return any_of
+    if not symbols:
+        return not any_of
+    first, *others = symbols
+    if not others:
+        return first
+    return first.made_("or" if any_of else "and", *(symbol.tree_ for symbol in symbols))

@@ -1,0 +1,326 @@
+"""What a compiled function does around its graphs, found by running it with symbols.
+
+Dynamo keeps, for each frame, versions of its code with their guards. The version of a call is
+chosen by guards, and the code itself may branch on a tensor: where symbols leave that open, every
+way is taken, one run after the other, and the choices become a tree of blocks.
+"""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ...runtime.bundle.expressions import Expression
+from ...runtime.bundle.manifest import Block, Choice, Run, Write
+from ...runtime.errors import BundleError
+from ..torch_private import CodeVersion, code_versions
+from .guards import condition
+from .results import Weights, result_expression
+from .symbols import CallsOwn, Static, Symbol, Tracer, assign, expression_of, real, static
+
+MOST_PATHS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A graph that is called: its program, what is fed, and what becomes of the results.
+
+    `results` are positions among the program's outputs, or of arguments of the graph (negative, by
+    `~position`), or None. `written` are the arguments that the first of them replace, and `kept`
+    the names of those that the bundle holds itself, by position.
+    """
+
+    program: int
+    feeds: tuple[int, ...]
+    results: tuple[int | None, ...]
+    written: tuple[int, ...]
+    kept: Mapping[int, str]
+
+
+class Graphs(Protocol):
+    """The captured graphs, as programs of a bundle."""
+
+    weights: Weights
+
+    def call(self, compile_id: str, args: Sequence[object]) -> Call:
+        """The program of a graph, with these of its arguments known."""
+        ...
+
+    def is_ours(self, compile_id: str) -> bool:
+        """Was this version compiled for the function that is saved?"""
+        ...
+
+    def where(self, compile_id: str) -> str:
+        """What ended a graph before the end of its frame, and the user's line; else nothing."""
+        ...
+
+
+class _OpenChoice(BaseException):  # not to be caught by the user's code
+    def __init__(self, options: Sequence[tuple[str, Sequence[Expression]]]) -> None:
+        super().__init__()
+        self.options = options
+
+
+def trace(function: types.FunctionType, bound_to: object, graphs: Graphs) -> Block:
+    """All that a call of the function can do; of a method's, given what it is bound to."""
+    count = 0
+
+    def explore(taken: tuple[int, ...]) -> Block:
+        nonlocal count
+        count += 1
+        if count > MOST_PATHS:
+            raise BundleError(f"there are more than {MOST_PATHS} ways through {function.__name__}")
+        tracing = _Tracing(graphs, taken)
+        try:
+            returned = tracing.frame(function, _arguments(function, bound_to, tracing))
+            result = result_expression(returned, graphs.weights)
+        except _OpenChoice as choice:
+            choices = tuple(
+                Choice(name, tuple(conditions), explore((*taken, index)))
+                for index, (name, conditions) in enumerate(choice.options)
+            )
+            return Block(tuple(tracing.steps), choices, None)
+        return Block(tuple(tracing.steps), (), result)
+
+    return explore(())
+
+
+@dataclass(slots=True)
+class _Tracing:
+    """One way through the function. `steps` are those since the last of the choices `taken`."""
+
+    graphs: Graphs
+    taken: tuple[int, ...]
+    steps: list[Run | Write] = field(default_factory=list[Run | Write])
+    _choices: int = 0
+    _runs: int = 0
+    _last: str = ""
+
+    def choose(self, options: Sequence[tuple[str, Sequence[Expression]]]) -> int:
+        """Which of the options is taken: the first whose conditions hold."""
+        if not options[0][1]:
+            return 0
+        if self._choices == len(self.taken):
+            raise _OpenChoice(options)
+        self.steps.clear()
+        self._choices += 1
+        return self.taken[self._choices - 1]
+
+    def decide(self, condition: Expression) -> bool:
+        """See `Tracer`."""
+        return self.choose([("a branch is taken", [condition]), ("it is not", [])]) == 0
+
+    def write(self, target: Expression, attribute: str | None, value: object) -> None:
+        """See `Tracer`."""
+        self.steps.append(Write(target, attribute, result_expression(value, self.graphs.weights)))
+
+    def frame(self, function: types.FunctionType, local: Mapping[str, object]) -> object:
+        """A frame with these local values, in the version whose guards hold."""
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        free = {name: static(cell.cell_contents) for name, cell in cells}
+        versions = [
+            version
+            for version in code_versions(function.__code__)
+            if self.graphs.is_ours(version.compile_id)
+        ]
+        if not versions:  # Dynamo leaves frames without operators as they are
+            return self._execute(function, function.__code__, local, free, "")
+        seen: dict[str, object] = {**local, **free}
+        fitting = [(v, found) for v in versions if (found := _conditions(v, seen)) is not None]
+        if not fitting:
+            raise BundleError(f"no guard set of {function.__name__} fits what leads to it")
+        index = self.choose([(f"guard set {v.compile_id}", found) for v, found in fitting])
+        version, _ = fitting[index]
+        return self._execute(function, version.code, local, free, version.compile_id)
+
+    def _execute(
+        self,
+        function: types.FunctionType,
+        code: types.CodeType,
+        local: Mapping[str, object],
+        free: Mapping[str, object],
+        compile_id: str,
+    ) -> object:
+        names = argument_names(code)
+        flags = code.co_flags & ~(inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
+        plain = code.replace(
+            co_argcount=len(names), co_posonlyargcount=0, co_kwonlyargcount=0, co_flags=flags
+        )
+        run = types.FunctionType(
+            plain,
+            self._namespace(function, code, compile_id),
+            function.__name__,
+            closure=tuple(types.CellType(free[name]) for name in code.co_freevars),
+        )
+        try:
+            return run(*[local[name] for name in names])
+        except BundleError as error:
+            raise _located(error, self.graphs.where(self._last)) from error
+        except Exception as error:
+            told = BundleError(f"{type(error).__name__} in the code around the graphs: {error}")
+            raise _located(told, self.graphs.where(self._last)) from error
+
+    def _namespace(
+        self, function: types.FunctionType, code: types.CodeType, compile_id: str
+    ) -> dict[str, Any]:
+        """The globals that the code names: graphs and frames are noted, others only read."""
+        found: dict[str, Any] = {"__builtins__": _BUILTINS}
+        for name in _names(code):
+            value: Any = function.__globals__.get(name)
+            if name.startswith("__compiled_fn"):
+                found[name] = self._graph(compile_id)
+            elif name.startswith("__resume_at"):
+                found[name] = self._resumed(value)
+            elif name.startswith("__builtins_dict__"):
+                found[name] = _BUILTINS
+            elif name in function.__globals__:
+                found[name] = _UTILITIES if _is_utilities(value) else static(value)
+        return found
+
+    def _graph(self, compile_id: str) -> Callable[..., tuple[object, ...]]:
+        def call(*args: object) -> tuple[object, ...]:
+            self._last = compile_id
+            called = self.graphs.call(compile_id, args)
+            number, self._runs = self._runs, self._runs + 1
+            inputs = tuple(
+                ["kept", called.kept[position]]
+                if position in called.kept
+                else expression_of(args[position])
+                for position in called.feeds
+            )
+            self.steps.append(Run(number, called.program, inputs))
+            results = [self._result(number, r, args) for r in called.results]
+            for position, value in zip(called.written, results, strict=False):
+                kept = called.kept.get(position)
+                target = expression_of(args[position]) if kept is None else ["kept", kept]
+                self.write(target, None, value)
+            return tuple(results[len(called.written) :])
+
+        return call
+
+    def _result(self, number: int, result: int | None, args: Sequence[object]) -> object:
+        if result is None:
+            return None
+        return Symbol(["result", number, result], self) if result >= 0 else args[~result]
+
+    def _resumed(self, function: types.FunctionType) -> Callable[..., object]:
+        def call(*args: object) -> object:
+            names = argument_names(function.__code__)
+            return self.frame(function, dict(zip(names, args, strict=True)))
+
+        return call
+
+
+def _arguments(function: types.FunctionType, bound_to: object, tracer: Tracer) -> dict[str, object]:
+    """A symbol for each parameter, but for that of what a method is bound to."""
+    code = function.__code__
+    names = argument_names(code)
+    plain = code.co_argcount + code.co_kwonlyargcount
+    local: dict[str, object] = {
+        name: (Symbol if index < plain else CallsOwn)(["argument", name], tracer)
+        for index, name in enumerate(names)
+    }
+    if bound_to is not None:
+        local[names[0]] = Static(bound_to)
+    return local
+
+
+def argument_names(code: types.CodeType) -> tuple[str, ...]:
+    """Of all parameters, those of *args and **kwargs last."""
+    stars = bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + stars]
+
+
+def _conditions(version: CodeVersion, local: Mapping[str, object]) -> list[Expression] | None:
+    """What a version asks of a call; None if it cannot be meant."""
+    found: dict[str, Expression] = {}
+    for guard in version.guards:
+        told = condition(guard, local)
+        if told is False:
+            return None
+        if isinstance(told, Symbol):
+            found[repr(told.tree_)] = told.tree_
+    return list(found.values())
+
+
+def _names(code: types.CodeType) -> set[str]:
+    inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
+    return set(code.co_names).union(*map(_names, inner))
+
+
+def _located(error: BundleError, where: str) -> BundleError:
+    return BundleError(f"{error} (behind {where})") if where and where not in str(error) else error
+
+
+def _is_utilities(value: object) -> bool:
+    return isinstance(value, types.ModuleType) and value.__name__ == "torch._dynamo.utils"
+
+
+def _nothing(*_: object) -> None:
+    """What profilers note at each call."""
+
+
+def _set(owner: object, name: str, value: object) -> None:
+    if isinstance(owner, Symbol):
+        setattr(owner, name, value)
+    else:
+        assign(real(owner), name, value)
+
+
+# What Dynamo's code calls of its own module.
+_UTILITIES = types.SimpleNamespace(
+    record_pregraph_bytecode_enter=_nothing,
+    record_pregraph_bytecode_exit=_nothing,
+    call_size=lambda value, axis: value.size(axis),
+    object_setattr_ignore_descriptor=_set,
+)
+
+
+def _length(value: Any) -> object:  # noqa: ANN401 - a container
+    return value.made_("length", value.tree_) if isinstance(value, Symbol) else len(value)
+
+
+class _Converting(type):
+    """The type of a number, which makes a symbol of a symbol."""
+
+    of: type
+
+    def __call__(cls, *args: Any) -> object:  # noqa: ANN401 - those of its own type
+        if args and isinstance(value := args[0], Symbol):
+            return bool(value) if cls.of is bool else value.made_(cls.of.__name__, value.tree_)
+        return cls.of(*args)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.of)
+
+
+_NUMBERS = {t.__name__: _Converting(t.__name__, (), {"of": t}) for t in (int, float, bool)}
+
+
+def _refusing(name: str) -> Callable[..., object]:
+    def call(*_: object, **__: object) -> object:
+        raise BundleError(f"{name}() is called between the graphs")
+
+    return call
+
+
+def _of_known(name: str, function: Callable[..., object]) -> Callable[..., object]:
+    def call(*args: object, **kwargs: object) -> object:
+        if any(isinstance(a, (Symbol, Static)) for a in (*args, *kwargs.values())):
+            raise BundleError(f"{name}() is called with a value that only a call knows")
+        return function(*args, **kwargs)
+
+    return call
+
+
+_PURE = "abs all any getattr hasattr isinstance issubclass iter max min next repr round sum".split()
+_BUILTINS: dict[str, Any] = {
+    name: value if isinstance(value, type) or not callable(value) else _refusing(name)
+    for name, value in vars(builtins).items()
+}
+_BUILTINS.update({name: _of_known(name, getattr(builtins, name)) for name in _PURE})
+_BUILTINS.update(_NUMBERS, len=_length)

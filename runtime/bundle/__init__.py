@@ -1,0 +1,1 @@
+"""Saved bundles: read, checked and run. Imports no torch."""
