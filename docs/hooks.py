@@ -8,8 +8,8 @@ benchmark. The sources are read, never imported.
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +26,15 @@ _BENCH = re.compile(r"<!-- bench: (?P<section>\w+) -->")
 
 
 def on_startup(**_: object) -> None:
-    """Lay the package out as it is when installed, where the API reference reads it."""
+    """Lay the package out as it is when installed, in links, where the API reference reads it."""
     package = ROOT / "build" / "docs" / "dynamo_onnx"
-    shutil.rmtree(package, ignore_errors=True)
-    shutil.copytree(ROOT / "api", package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in PACKAGES:
-        shutil.copytree(
-            ROOT / name, package / name, ignore=shutil.ignore_patterns("__pycache__", "ops")
-        )
+    package.mkdir(parents=True, exist_ok=True)
+    for link in package.iterdir():
+        if not link.exists():  # what it led to is no more
+            link.unlink(missing_ok=True)
+    for source in (*(ROOT / "api").glob("*.py"), *(ROOT / name for name in PACKAGES)):
+        with contextlib.suppress(FileExistsError):  # of an earlier build, or one beside this
+            (package / source.name).symlink_to(source)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
