@@ -78,7 +78,8 @@ class GraphRecord:
     """One captured graph and what became of it. `kind`: inference, forward or backward.
 
     `native` counts the operators that ONNX Runtime executes, by overload. `written` are the inputs,
-    by position, that the first outputs replace, `returned` outputs that are inputs. `source` is the graph itself, held weakly.
+    by position, that the first outputs replace, `returned` outputs that are inputs. `source` is the
+    graph itself, held weakly.
     """
 
     frame: Frame

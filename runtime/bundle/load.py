@@ -8,13 +8,15 @@ logits = model(input_ids, attention_mask=mask)
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import mmap
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +49,7 @@ from .manifest import (
     Write,
     check_file,
     check_program,
+    check_size,
     opened,
     read_manifest,
 )
@@ -75,9 +78,15 @@ class Bundle:
         self._threads = threads
         self._lock, self._opening = threading.Lock(), threading.Lock()
         self._sessions: dict[int, ort.InferenceSession] = {}
-        self._weights = _mapped(directory, manifest)
-        self._kept = {name: _held(k, self._weights) for name, k in manifest.kept.items()}
         self.signature = _signature(manifest.parameters)
+        with ThreadPoolExecutor(1) as pool, _weights_of(directory, manifest) as (stream, mapped):
+            self._weights = mapped
+            # No byte of a weight decides what is executed: they are checked while a program opens.
+            checked = pool.submit(_check_weights, stream, manifest)
+            if manifest.programs:
+                self._session(0)
+            checked.result()
+        self._kept = {name: _held(k, self._weights) for name, k in manifest.kept.items()}
         self.__name__ = manifest.name
 
     def __repr__(self) -> str:
@@ -237,14 +246,23 @@ def _signature(parameters: Sequence[Parameter]) -> inspect.Signature:
         raise BundleError(f"these are no parameters of a function: {error}") from error
 
 
-def _mapped(directory: Path, manifest: Manifest) -> npt.NDArray[np.uint8] | None:
-    """The checked file of weights, which all sessions read where it lies."""
+@contextlib.contextmanager
+def _weights_of(
+    directory: Path, manifest: Manifest
+) -> Generator[tuple[BinaryIO | None, npt.NDArray[np.uint8] | None]]:
+    """The file of weights, and its bytes, which all sessions read where they lie."""
     if manifest.weights is None:
-        return None
+        yield None, None
+        return
     with opened(directory, manifest.weights.name) as stream:
-        check_file(stream, manifest.weights)
+        check_size(stream, manifest.weights)
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    return np.frombuffer(mapped, np.uint8)
+        yield stream, np.frombuffer(mapped, np.uint8)
+
+
+def _check_weights(stream: BinaryIO | None, manifest: Manifest) -> None:
+    if stream is not None and manifest.weights is not None:
+        check_file(stream, manifest.weights)
 
 
 def _held(kept: Kept, weights: npt.NDArray[np.uint8] | None) -> ort.OrtValue:

@@ -166,10 +166,15 @@ def check_file(stream: BinaryIO, file: File) -> None:
         pass
 
 
-def _chunks(stream: BinaryIO, file: File) -> Iterator[bytes]:
+def check_size(stream: BinaryIO, file: File) -> None:
+    """BundleError, unless an open file has the size of the manifest."""
     found = os.fstat(stream.fileno()).st_size
-    if found != file.size:
+    if found != file.size or found == 0:
         raise BundleError(f"{file.name} has {found} bytes, not the {file.size} of the manifest")
+
+
+def _chunks(stream: BinaryIO, file: File) -> Iterator[bytes]:
+    check_size(stream, file)
     digest = hashlib.sha256()
     while chunk := stream.read(1 << 22):
         digest.update(chunk)
