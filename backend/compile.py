@@ -108,6 +108,7 @@ def compile_graph(
             cache_dir=options.kept_in,
             run_settings=options.run_options,
             verify=options.verify,
+            label=f"dynamo_onnx {frame.compile_id} region {len(records)}",
         )
         executable = Executable(
             program,
@@ -121,7 +122,16 @@ def compile_graph(
         if options.dump_dir is not None:
             dump(options.dump_dir, program, frame.compile_id, len(records) - 1)
     eager = tuple(EagerOp(str(n.target), r, location(n)) for n, r in lowered.plan.eager)
-    record = GraphRecord(frame, kind, lowered.plan.native, eager, tuple(records), lowered.timings)
+    call, stitched = stitch(gm, lowered.plan, executables)
+    record = GraphRecord(
+        frame,
+        kind,
+        lowered.plan.native,
+        eager,
+        tuple(records),
+        lowered.timings,
+        weakref.ref(stitched),
+    )
     state.record(record)
     log.info(
         "frame %s: %d operators in %d regions, %d in eager",
@@ -130,7 +140,7 @@ def compile_graph(
         len(records),
         len(eager),
     )
-    return stitch(gm, lowered.plan, executables)
+    return call
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..runtime.errors import Reason
 from ..runtime.executable import Executable
@@ -18,6 +19,9 @@ from ..runtime.opened import Sessions
 from ..runtime.program import Program
 from ..runtime.quantize import QuantizedWeights
 from .program_files import ProgramFiles
+
+if TYPE_CHECKING:
+    from .stitch import Stitched
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,8 @@ class GraphBreak:
 class Frame:
     """The frame Dynamo is compiling: its id, and weak ways back to its guards and its caller.
 
-    `input_names` are the user's names of the graph's inputs, in order; `graph_break` is what ended
-    the graph before the frame's end.
+    `input_names` are the user's names of the graph's inputs, in order, `weights` the places of
+    parameters and buffers among them; `graph_break` is what ended the graph before the frame's end.
     """
 
     compile_id: str
@@ -41,6 +45,7 @@ class Frame:
     backend: weakref.ref[object] | None
     input_names: tuple[str, ...]
     graph_break: GraphBreak | None = None
+    weights: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,8 @@ class Timings:
 class GraphRecord:
     """One captured graph and what became of it. `kind`: inference, forward or backward.
 
-    `native` counts the operators that ONNX Runtime executes, by overload.
+    `native` counts the operators that ONNX Runtime executes, by overload. `stitched` is the graph
+    itself, for pictures and profiles, held weakly: it lives as long as the compiled function.
     """
 
     frame: Frame
@@ -83,6 +89,7 @@ class GraphRecord:
     eager: tuple[EagerOp, ...]
     regions: tuple[RegionRecord, ...]
     timings: Timings
+    stitched: weakref.ref[Stitched]
 
 
 @dataclass(slots=True)
