@@ -43,15 +43,15 @@ def advice(report: CompileReport) -> Iterator[Advice]:
 
 _TO_DO = {
     ReasonKind.NO_RULE: ("Register a lowering for {op}", '@dynamo_onnx.lowers("{op}")'),
-    ReasonKind.OPTION: ("Allow {op} in ONNX Runtime again", 'options={{"eager_ops": ()}}'),
-    ReasonKind.REGION_SIZE: ("Try smaller regions", 'options={{"min_region": 1}}'),
+    ReasonKind.OPTION: ("Allow {op} in ONNX Runtime again", 'options={"eager_ops": ()}'),
+    ReasonKind.REGION_SIZE: ("Try smaller regions", 'options={"min_region": 1}'),
     ReasonKind.KERNEL: ("Give {op} types that the provider has a kernel for", ""),
     ReasonKind.DTYPE: ("Give {op} types that ONNX Runtime computes with", ""),
     ReasonKind.SYMBOLIC: ("Make sizes of {op} fixed", "torch._dynamo.mark_static(x)"),
     ReasonKind.DEVICE: ("Move what {op} reads to one device", ""),
-    ReasonKind.RULE_FAILED: ("Report a bug of ours: {op}", 'options={{"strict": True}}'),
-    ReasonKind.SESSION_FAILED: ("Report a bug of ours: {op}", 'options={{"strict": True}}'),
-    ReasonKind.RUN_FAILED: ("See why a run failed", 'options={{"strict": True}}'),
+    ReasonKind.RULE_FAILED: ("Report a bug of ours: {op}", 'options={"strict": True}'),
+    ReasonKind.SESSION_FAILED: ("Report a bug of ours: {op}", 'options={"strict": True}'),
+    ReasonKind.RUN_FAILED: ("See why a run failed", 'options={"strict": True}'),
     ReasonKind.VERIFICATION: ("Report a wrong result", "python -m dynamo_onnx minify …"),
 }
 
@@ -70,17 +70,14 @@ def _fallbacks(report: CompileReport) -> Iterator[Advice]:
     counts = {key: sum(f.count for f in group) for key, group in groups.items()}
     for key in sorted(groups, key=lambda k: (-costs[k], -counts[k])):
         op, kind = key
-        first = groups[key][0]
-        if first.reason.hint:
-            title, code = first.reason.hint, ""
-        elif kind in _TO_DO:
-            title, code = _TO_DO[kind]
-        else:
+        reason = groups[key][0].reason
+        title, code = _TO_DO.get(kind, (reason.hint.capitalize(), ""))
+        if not title:
             continue
         took = f", {costs[key]:.3g} ms of the measured calls" if costs[key] else ""
-        why = f"{counts[key]} × in eager{took}. {kind.value}: {first.reason.detail}"
-        written = (title, code) if first.reason.hint else (title.format(op=op), code.format(op=op))
-        yield Advice(written[0], why, written[1], first.location)
+        why = f"{counts[key]} × in eager{took}. {reason}"
+        at = groups[key][0].location
+        yield Advice(title.replace("{op}", op), why, code.replace("{op}", op), at)
 
 
 def _compilation(report: CompileReport) -> Iterator[Advice]:

@@ -40,6 +40,7 @@ from .verification import Investigator, pinned
 from .views import separate_views
 
 log = logging.getLogger(__name__)
+programs_log = logging.getLogger("dynamo_onnx.onnx_programs")  # the name of a module: see there
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,8 @@ def compile_graph(
         executables[region] = executable
         input_names = tuple(names.get(n, n.name) for n in region.inputs)
         records.append(RegionRecord(program, weakref.ref(executable), input_names, from_cache))
+        told = (frame.compile_id, len(records) - 1, program.model.graph)
+        programs_log.debug("frame %s, region %d:\n%s", *told)
         if options.dump_dir is not None:
             dump(options.dump_dir, program, frame.compile_id, len(records) - 1)
     eager = tuple(EagerOp(str(n.target), r, location(n)) for n, r in lowered.plan.eager)

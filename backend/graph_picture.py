@@ -95,7 +95,7 @@ def _names(graph: GraphRecord, nodes: torch.fx.Graph) -> dict[torch.fx.Node, _Gi
     given = [n for n in nodes.nodes if n.op == "placeholder"]
     tensors = [isinstance(n.meta.get("val"), torch.Tensor) for n in given]
     frame = graph.frame
-    if len(given) == len(frame.input_names):
+    if graph.kind != "backward" and len(given) == len(frame.input_names):
         return {
             node: _Given(name, drawn=tensor and place not in frame.weights)
             for place, (node, name, tensor) in enumerate(

@@ -80,7 +80,7 @@ def _lines(document: Document) -> Iterator[str]:
             [
                 (
                     _code(op.op),
-                    op.provider or op.engine,
+                    _text(op.provider or op.engine),
                     _place(op.line),
                     str(op.count),
                     f"{op.ms:.3g} ms",

@@ -1,6 +1,8 @@
 // The graph of a frame: modules as boxes that open, operators as boxes that tell what they are.
-const ROOM = 20; // boxes to begin with
-const CROWD = 120; // operators side by side that are put together by their lines
+const ROOM = 20; // boxes to begin with,
+const FEW = 7; // or more where else there would be so few
+const LOOSE = 4; // operators between modules that make one box
+const CROWD = 120; // boxes of one group, at most
 const GAP = { x: 18, y: 22 };
 
 // A tree over the order of execution: consecutive nodes of one module are one group. Groups are
@@ -33,24 +35,32 @@ function inner(nodes, low, high, depth, label) {
   return { label, children, low, high, open: false };
 }
 
+// Loose operators between modules (a mask, say) are put together where they run in one region, and
+// so are many of one line; what runs in eager is never hidden among others.
 function thinned(nodes, children) {
-  if (children.length <= CROWD) return children;
-  const runs = [];
-  for (const child of children) {
-    const line = child.children ? null : short(nodes[child.low].location);
-    const last = runs[runs.length - 1];
-    if (line && last && last.label === line) last.children.push(child);
-    else runs.push({ label: line, children: [child] });
-  }
-  const byLine = runs.flatMap((run) => (run.children.length > 1 ? [bundle(run.label, run.children)] : run.children));
+  const loose = (child) => !child.children && nodes[child.low].kind === "operator" && nodes[child.low].region !== null;
+  const between = children.some((child) => child.children);
+  const together = runs(children, (child) => (between && loose(child) ? nodes[child.low].region : null), LOOSE);
+  const byLine = together.length > CROWD ? runs(together, (child) => (loose(child) ? nodes[child.low].location : null), 2) : together;
   if (byLine.length <= CROWD) return byLine;
   const length = Math.ceil(Math.sqrt(byLine.length));
   const slices = [];
-  for (let at = 0; at < byLine.length; at += length) slices.push(bundle("…", byLine.slice(at, at + length)));
+  for (let at = 0; at < byLine.length; at += length) slices.push(bundle(nodes, byLine.slice(at, at + length)));
   return slices;
+
+  function runs(items, key, least) {
+    const found = [];
+    for (const item of items) {
+      const last = found[found.length - 1];
+      if (last && last.key !== null && last.key === key(item)) last.items.push(item);
+      else found.push({ key: key(item), items: [item] });
+    }
+    return found.flatMap((run) => (run.items.length >= least ? [bundle(nodes, run.items)] : run.items));
+  }
 }
 
-function bundle(label, children) {
+function bundle(nodes, children) {
+  const label = short(nodes[children[0].low].location) || "operators";
   return { label, children, low: children[0].low, high: children[children.length - 1].high, open: false };
 }
 
@@ -73,7 +83,8 @@ function openSome(root) {
     const top = Math.min(...closed.map(depthOf));
     const level = closed.filter((item) => depthOf(item) === top);
     const more = level.reduce((sum, item) => sum + item.children.length - 1, 0);
-    if (!level.length || visible(root).length + more > ROOM) return;
+    const boxes = visible(root).length;
+    if (!level.length || boxes + more > (boxes < FEW ? CROWD : ROOM)) return;
     level.forEach((item) => { item.open = true; });
   }
 }
@@ -102,9 +113,9 @@ function layout(nodes, root) {
       item.layer = Math.max(item.layer, source.layer + 1);
     }
   }
-  // What nothing is read by (an input, a constant) stands just above its first reader.
+  // Then everything goes down to just above its first reader.
   for (const item of [...items].reverse()) {
-    if (!item.from.size && item.to.size) item.layer = Math.min(...[...item.to].map((to) => to.layer)) - 1;
+    if (item.to.size) item.layer = Math.min(...[...item.to].map((to) => to.layer)) - 1;
     (rows[item.layer] = rows[item.layer] || []).push(item);
   }
   const order = rows.filter(Boolean);
@@ -333,7 +344,8 @@ class GraphView {
     const room = { width: this.holder.clientWidth - 40, height: this.holder.clientHeight - 48 };
     // Where all of it would be too small to read, its beginning.
     this.k = Math.max(Math.min(room.width / width, room.height / height, 1.1), 0.42);
-    this.x = 20 + (room.width - width * this.k) / 2 - left * this.k;
+    const middle = width * this.k > room.width ? [...this.boxes.keys()][0].x : left + width / 2;
+    this.x = 20 + room.width / 2 - middle * this.k;
     this.y = height * this.k < room.height ? 28 + (room.height - height * this.k) / 2 : 28;
     this.place();
   }

@@ -98,7 +98,7 @@ function adviceCard(report) {
       one.location ? h("span", { class: "quiet small", title: one.location }, ` at ${short(one.location)}`) : null,
       h("div", { class: "why" }, one.why),
       one.code ? h("code", { class: "source" }, one.code) : null)));
-  return h("section", { class: "card" }, h("h2", null, "What to do next"),
+  return h("section", { class: "card first" }, h("h2", null, "What to do next"),
     items.length ? h("ol", { class: "advice" }, items)
       : h("p", { class: "quiet" }, "Nothing: everything runs in ONNX Runtime, in one piece."));
 }
@@ -127,7 +127,7 @@ function runTimeCard(report) {
     { name: "eager", fact: "eager", ms: times.eager_ms, colour: "eager", what: "operators between the sessions" },
     { name: "around them", fact: "other", ms: times.other_ms, colour: "other",
       what: "Dynamo's guards, AOTAutograd's code, ours, and the profilers" }]));
-  const most = 14;
+  const most = 10;
   const ops = times.ops.slice(0, most);
   const longest = Math.max(...ops.map((op) => op.ms), 1e-9);
   card.append(h("div", { class: "bars" }, ops.map((op) => h("div", { class: "bar", "data-row": "op" },
