@@ -24,7 +24,7 @@ def write(report: CompileReport, path: Path) -> Path:
     if made is None:
         raise OptionError(f"save: {path} must end in one of {', '.join(_FORMATS)}")
     text = made(document(report))
-    # Names of the user's may hold what no encoding has: half of a surrogate pair.
+    # The name of a file may hold what is no text: half of a surrogate pair.
     write_atomically(path, lambda p: p.write_text(text, encoding="utf-8", errors="replace"))
     return path
 
@@ -32,7 +32,8 @@ def write(report: CompileReport, path: Path) -> Path:
 def html(document: Document) -> str:
     """The page: one file, with its style, its scripts and the document in it."""
     parts = files(__name__.rpartition(".")[0]) / "page"
-    data = json.dumps(document.as_json(), separators=(",", ":")).translate(_IN_A_PAGE)
+    plain = json.dumps(document.as_json(), separators=(",", ":"), ensure_ascii=False)
+    data = plain.translate(_IN_A_PAGE)
 
     def part(match: re.Match[str]) -> str:
         name = match[1]

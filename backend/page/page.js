@@ -82,7 +82,7 @@ function tiles(report) {
       fact("guard_sets", sum.guard_sets), sum.guard_sets === 1 ? " guard set" : " guard sets"),
     tile("Regions", "regions", sum.regions, fact("onnx_nodes", sum.onnx_nodes), " ONNX nodes"),
     tile("Graph breaks", "graph_breaks", sum.graph_breaks, sum.graph_breaks ? "left to Python" : "all in one piece"),
-    tile("Compile time, ours", "compile_time", time(spent), fact("cache_hits", sum.cache_hits), " of ",
+    tile("Compile time", "compile_time", time(spent), "ours; ", fact("cache_hits", sum.cache_hits), " of ",
       sum.cache_hits + sum.cache_misses, " programs cached"),
     tile("Runs", "calls", sum.calls.toLocaleString("en"), fact("sessions", sum.sessions),
       sum.sessions === 1 ? " session opened" : " sessions opened"),
@@ -173,25 +173,25 @@ function fallbacksCard(report) {
     return card;
   }
   const head = ["operator", "why", "where", "count", ...(measured ? ["time"] : [])];
-  card.append(h("div", { class: "scroll" }, h("table", null,
+  card.append(h("div", { class: "scroll" }, h("table", { class: "stacked" },
     h("thead", null, h("tr", null, head.map((name) => h("th", { class: ["count", "time"].includes(name) ? "right" : null }, name)))),
-    h("tbody", null, report.fallbacks.map((one) => h("tr", { "data-row": "fallback" },
+    h("tbody", null, report.fallbacks.map((one, index) => h("tr", { "data-row": "fallback" },
       h("td", null, h("code", null, one.op)),
       h("td", null, h("span", { class: "tag eager" }, one.kind), h("div", { class: "small place" }, one.detail),
         one.hint ? h("div", { class: "small quiet place" }, one.hint) : null),
       h("td", null, place(one.line)),
-      h("td", { class: "right" }, one.count),
-      measured ? h("td", { class: "right" }, one.ms === null ? "–" : time(one.ms)) : null))))));
+      h("td", { class: "right", "data-name": "count", "data-fact": `fallback_count_${index}` }, one.count),
+      measured ? h("td", { class: "right", "data-name": "time", "data-fact": `fallback_ms_${index}` }, one.ms === null ? "–" : time(one.ms)) : null))))));
   return card;
 }
 
 function framesCard(report) {
-  return h("section", { class: "card last" }, h("h2", null, "Frames and guard sets"), report.frames.map((frame) =>
+  return h("section", { class: "card" }, h("h2", null, "Frames and guard sets"), report.frames.map((frame) =>
     h("div", { class: "frame" },
       h("div", { class: "title" }, h("b", null, frame.function || `frame ${frame.id}`),
         h("span", { class: "quiet small", title: frame.line.location }, short(frame.line.location))),
       h("div", { class: "sets" }, frame.guard_sets.map((set) => guardSet(report, set))),
-      frame.graph_break ? h("div", { class: "ended" }, `Ended early: ${frame.graph_break}`) : null)));
+      frame.graph_break ? h("div", { class: "ended", title: frame.graph_break }, "ended by a graph break, see below") : null)));
 }
 
 function guardSet(report, set) {
@@ -227,7 +227,7 @@ function showReport(report, page) {
     tiles(report),
     h("div", { class: "cards" },
       h("div", { class: "column" }, graphCard(report), runTimeCard(report)),
-      h("div", { class: "column" }, adviceCard(report), costsCard(report), breaksCard(report)),
-      fallbacksCard(report), framesCard(report)));
+      h("div", { class: "column" }, adviceCard(report), costsCard(report), framesCard(report), breaksCard(report)),
+      fallbacksCard(report)));
   document.documentElement.setAttribute("data-shown", "true");
 }

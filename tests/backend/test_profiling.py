@@ -151,11 +151,12 @@ def _within(inner: dict[str, float], outer: dict[str, float]) -> bool:
 
 
 def test_two_profiles_become_one() -> None:
+    span = {"ph": "X", "ts": 5}
     events = {
         "baseTimeNanoseconds": 1_000_000,
         "traceEvents": [
-            {"ph": "X", "cat": "user_annotation", "name": "dynamo_onnx eager 0", "ts": 5, "dur": 3000},
-            {"ph": "X", "cat": "cpu_op", "name": "aten::sort", "ts": 6, "dur": 2900},
+            {**span, "cat": "user_annotation", "name": "dynamo_onnx eager 0", "dur": 3000},
+            {**span, "cat": "cpu_op", "name": "aten::sort", "dur": 2900},
         ],
     }  # fmt: skip
     node = Timed("Gemm", "addmm/Gemm", "CPU", "f.py:1", 1100.0, 2000.0, 2000.0, 7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -90,12 +91,15 @@ def test_a_model_with_a_break_guard_sets_and_fallbacks_is_shown_truthfully(tmp_p
     (broken,) = shown.rows["break"]
     assert "if x.abs().max() > 1e6:" in broken
     assert len(shown.rows["fallback"]) == len(report.fallbacks) == 3
-    for fallback, row in zip(made.fallbacks, shown.rows["fallback"], strict=True):
+    for index, (fallback, row) in enumerate(
+        zip(made.fallbacks, shown.rows["fallback"], strict=True)
+    ):
         assert fallback.op in row
         assert fallback.kind in row
         assert fallback.line.source in row
         assert fallback.ms is not None
-        assert ms(row[-10:].split(str(fallback.count))[-1]) == pytest.approx(fallback.ms, rel=0.06)
+        assert shown.facts[f"fallback_count_{index}"] == str(fallback.count)
+        assert ms(shown.facts[f"fallback_ms_{index}"]) == pytest.approx(fallback.ms, rel=0.06)
     assert len(shown.rows["advice"]) == len(made.advice)
     for name, time_ms in (
         ("ms_partition", report.timings.partition_ms),
@@ -121,4 +125,55 @@ def test_hostile_names_are_shown_as_they_are(tmp_path: Path) -> None:
     shown = opened(hostile(), tmp_path)
     assert shown.tags["img"] == 0
     (fallback,) = shown.rows["fallback"]
-    assert HOSTILE.replace("\udc80", "\ufffd") in fallback
+    assert HOSTILE.replace("\udc80", "?") in fallback
+
+
+INTERACTION = """
+const all = (selector) => [...document.querySelectorAll(selector)];
+const button = (text) => all(".tools button").find((b) => b.textContent === text);
+const boxes = () => all("svg .box").length;
+const box = (title) => all(".box").find((b) => b.textContent.startsWith(title));
+const about = () => document.querySelector(".about").textContent;
+setTimeout(() => {
+  const told = [];
+  const start = boxes();
+  box("layers.0").dispatchEvent(new MouseEvent("click"));
+  told.push(boxes() > start);
+  button("open all").click();
+  told.push(boxes());
+  box("demo.buckets").dispatchEvent(new PointerEvent("pointerenter"));
+  told.push(about());
+  button("close").click();
+  told.push(boxes() === start);
+  const choice = document.querySelector("select");
+  choice.value = 1;
+  choice.dispatchEvent(new Event("change"));
+  button("open all").click();
+  told.push(boxes());
+  const place = document.querySelector("svg > g").getAttribute("transform");
+  button("+").click();
+  told.push(place !== document.querySelector("svg > g").getAttribute("transform"));
+  document.body.append(h("pre", { "data-row": "told" }, JSON.stringify(told)));
+}, 100);
+"""
+
+
+def test_the_graph_opens_closes_and_tells_what_a_box_is(tmp_path: Path) -> None:
+    report = profiled(depth=2, calls=1)
+    page = report.save(tmp_path / "report.html")
+    script = f"<script>{INTERACTION}</script></body>"
+    text = page.read_text(encoding="utf-8").replace("</body>", script)
+    page.write_text(text, encoding="utf-8")
+    done = browse("--dump-dom", page.as_uri())
+    assert "CONSOLE" not in done.stderr, done.stderr
+    shown = Shown()
+    shown.feed(done.stdout)
+    opened, all_of_it, about, closed, all_of_the_next, zoomed = json.loads(shown.rows["told"][0])
+    first, second, *_ = document(report).graphs
+    assert opened
+    assert closed
+    assert zoomed
+    assert (all_of_it, all_of_the_next) == (len(first.nodes), len(second.nodes))
+    assert "demo.buckets.default" in about
+    assert "no lowering" in about
+    assert "self.pieces(buckets(tokens))" in about

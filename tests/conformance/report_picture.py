@@ -17,7 +17,7 @@ import torch
 import dynamo_onnx
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "report.png"
-WIDTH, HEIGHT = 1280, 1740
+WIDTH, HEIGHT = 1280, 1790
 
 
 @torch.library.custom_op("demo::buckets", mutates_args=())
