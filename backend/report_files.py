@@ -10,7 +10,8 @@ from pathlib import Path
 from ..runtime.errors import OptionError
 from .dump import write_atomically
 from .report import CompileReport
-from .report_data import Document, document
+from .report_data import document
+from .report_document import Document
 from .report_markdown import markdown
 
 _PART = re.compile(r"\{\{([\w.]+)\}\}")

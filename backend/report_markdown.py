@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from .report_data import Document, Line
+from .report_document import Document, Line
 
 _MEANS_SOMETHING = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
 _MOST_OPERATORS = 25

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import dynamo_onnx
-from dynamo_onnx.backend import report_data
 from dynamo_onnx.backend.report import CompileReport, Fallback, Timings
 from dynamo_onnx.backend.report_data import document
+from dynamo_onnx.backend.report_document import FORMAT
 from dynamo_onnx.backend.report_files import html
 from dynamo_onnx.backend.report_markdown import markdown
 from dynamo_onnx.backend.state import GraphBreak
@@ -67,7 +67,7 @@ def compiled() -> torch.nn.Module:
 def test_the_document_has_the_numbers_of_the_report(compiled: torch.nn.Module) -> None:
     report = dynamo_onnx.report(compiled)
     made = document(report)
-    assert made.format == report_data.FORMAT == 1
+    assert made.format == FORMAT == 1
     for name in ("graphs", "regions", "native_ops", "eager_ops", "onnx_nodes", "sessions", "calls"):
         assert getattr(made.summary, name) == getattr(report, name)
     assert made.summary.graph_breaks == len(report.graph_breaks) == 1
