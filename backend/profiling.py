@@ -67,6 +67,12 @@ class Profile:
         """What is between the runs and the eager operators."""
         return max(self.wall_ms - self.onnx_ms - self.eager_ms, 0.0)
 
+    def __str__(self) -> str:
+        return (
+            f"measured, with profilers on: {self.wall_ms:.3g} ms, of which {self.onnx_ms:.3g} in "
+            f"{self.runs} runs and {self.eager_ms:.3g} in eager operators"
+        )
+
     def eager_times(self) -> dict[tuple[str, str], float]:
         """Milliseconds of each eager operator by its name and line."""
         return {(o.op, o.location): o.total_ms for o in self.ops if o.engine == EAGER}

@@ -133,7 +133,11 @@ class CompileReport:
             f"{timings.partition_ms:.0f}, lowering {timings.lowering_ms:.0f}, "
             f"sessions {timings.session_ms:.0f})"
         )
-        lines = [what, runs, times, *(["in eager:"] if self.fallbacks else [])]
+        lines = [what, runs, times]
+        if self.profile is not None:
+            lines.append(str(self.profile))
+        if self.fallbacks:
+            lines.append("in eager:")
         for fallback in self.fallbacks:
             place = f" at {fallback.location}" if fallback.location else ""
             lines.append(f"  {fallback.count} × {fallback.op}{place}: {fallback.reason}")
