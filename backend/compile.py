@@ -122,7 +122,7 @@ def compile_graph(
             dump(options.dump_dir, program, frame.compile_id, len(records) - 1)
     eager = tuple(EagerOp(str(n.target), r, location(n)) for n, r in lowered.plan.eager)
     record = GraphRecord(frame, kind, lowered.plan.native, eager, tuple(records), lowered.timings)
-    state.record(record)
+    state.record(record, options.max_programs)
     log.info(
         "frame %s: %d operators in %d regions, %d in eager",
         frame.compile_id,
@@ -203,7 +203,7 @@ def _program(
     kept = KeptPrograms.of(options)
     earlier = None if kept is None else kept.find(key, region)
     if earlier is not None and not options.cache_verify:
-        state.keep(earlier)
+        state.keep(earlier, options.max_programs)
         return earlier, True
     lowered = lower_region(
         region,
@@ -218,11 +218,11 @@ def _program(
     program = _transformed(lowered.program, options)
     if options.quantize is not None:
         program = replace(program, quantization=options.quantize.quantization())
-    state.keep(program)
     if kept is not None:
         if earlier is not None:
             kept.compare(earlier, program)
         kept.keep(program, region)
+    state.keep(program, options.max_programs)
     return program, False
 
 
@@ -233,6 +233,8 @@ def _transformed(program: Program, options: Options) -> Program:
         name = getattr(transform, "__qualname__", repr(transform))
         try:
             model = transform(model)
+        except MemoryError:
+            raise
         except Exception as error:
             raise LoweringError(
                 f"transforms: {name} raised {type(error).__name__}: {error}"

@@ -92,6 +92,9 @@ class Options:
     """The programs in `cache_dir` have at most so many megabytes (of 10^6 bytes) together."""
     cache_verify: bool = False
     """Lower what `cache_dir` has as well, and compare: CacheError where they differ."""
+    max_programs: int = 512
+    """So many lowered programs are held in memory for others that are equal, and as many records
+    of graphs whose compiled functions are gone; those not used for longest are forgotten."""
     weights: Weights = "auto"
     """ "frozen": weights are constants of the session; a change is noticed at the next call and
     opens a new one. "live": they are read at each call. "auto": frozen until they change often;
@@ -177,9 +180,11 @@ class Options:
         if self.cache_dir is not None:
             check_writable("cache_dir", self.cache_dir)
         _expect("cache_verify", self.cache_verify, bool)
-        _expect("cache_size_mb", self.cache_size_mb, int)
-        if self.cache_size_mb < 1:
-            raise OptionError(f"cache_size_mb={self.cache_size_mb}: the least is 1")
+        for name in ("cache_size_mb", "max_programs"):
+            value = getattr(self, name)
+            _expect(name, value, int)
+            if value < 1:
+                raise OptionError(f"{name}={value}: the least is 1")
 
     def chosen_providers(self) -> tuple[ProviderChoice, ...]:
         """The providers by full name with their options; none if the devices are to choose."""

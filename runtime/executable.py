@@ -7,8 +7,6 @@ that they are still those, binds the other inputs, runs, and returns.
 from __future__ import annotations
 
 import logging
-import os
-import threading
 import time
 import weakref
 from collections import Counter
@@ -22,6 +20,7 @@ from onnxruntime.capi import _pybind_state as ort_c
 from .compare import difference, exactly
 from .errors import Reason, ReasonKind, SessionError
 from .linear_layers import Prepared, as_lowered
+from .locks import ProcessLock
 from .opened import Argument, Opened, Setup, freezable_inputs, open_program, session_key
 from .placement import Placement
 from .program import OutputLayout, Program
@@ -33,15 +32,14 @@ log = logging.getLogger(__name__)
 REOPENS_BEFORE_LIVE = 2
 CALLS_OF_LASTING_WEIGHTS = 3  # those that live for fewer calls are made anew for each
 _is_contiguous = torch.Tensor.is_contiguous
+DEATHS_BEFORE_EAGER = 2  # of a provider
 # onnxruntime's exceptions have no common base below Exception.
-ORT_ERRORS: tuple[type[Exception], ...] = (
-    ort_c.Fail,
-    ort_c.InvalidArgument,
-    ort_c.EngineError,
-    ort_c.RuntimeException,
-    ort_c.NotImplemented,
-    ort_c.InvalidGraph,
-    ort_c.EPFail,
+ORT_ERRORS = tuple(
+    kind for kind in vars(ort_c).values() if isinstance(kind, type) and issubclass(kind, Exception)
+)
+# Those of a provider that has lost its device, its engine or itself; onnxruntime 1.27 to 1.32.
+PROVIDER_ERRORS = tuple(
+    kind for kind in ORT_ERRORS if kind.__name__ in ("DeviceReset", "EngineError", "EPFail")
 )
 
 
@@ -99,9 +97,9 @@ class Executable:
         self._opened: Opened | None = None  # the one of the last call
         self._sets: dict[tuple[int, ...], _Weights] = {}
         self._short_lived = 0
+        self._deaths = 0
         self._broken = False
-        self._left_by_fork: list[Opened] = []
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._maybe_empty = [
             i
             for i, spec in enumerate(program.outputs)
@@ -165,7 +163,7 @@ class Executable:
             reason = self._investigate(args, detail)
         if self.setup.strict:
             raise SessionError(str(reason))
-        with self._lock:
+        with self._lock():
             self._broken, self._opened = True, None
             self._sets.clear()
         self._fall_back(reason)
@@ -189,6 +187,8 @@ class Executable:
         try:
             outputs = opened.launch(tensors, args)
         except ORT_ERRORS as error:
+            if isinstance(error, PROVIDER_ERRORS):
+                self._close(opened)
             return self._failed_run(error, args)
         for index in self._maybe_empty:
             # Without elements, DLPack has strides of 0, torch those of a full tensor.
@@ -236,7 +236,7 @@ class Executable:
 
     def _open(self, args: Sequence[Argument]) -> Opened | None:
         """A session over the weights as they are now. None: this program runs in eager."""
-        with self._lock:
+        with self._lock():
             opened = self._opened
             if opened is not None and opened.usable(args):
                 return opened
@@ -247,11 +247,6 @@ class Executable:
             if opened is not None and opened.usable(args):
                 self._opened = opened
                 return opened
-            if opened is not None and opened.pid != os.getpid():
-                # A fork copies no threads: closing the parent's session would wait for its pool.
-                # (onnxruntime itself does so where a forked child ends by sys.exit; children of
-                # multiprocessing end without.)
-                self._left_by_fork.append(opened)
             # Held over the opening, so that only weights that changed are quantized again.
             quantized = () if opened is None else opened.prepared.in_use
             opened = weights.opened = self._opened = None  # give the old one's memory back first
@@ -319,6 +314,17 @@ class Executable:
             raise SessionError(message) from error
         self._fall_back(Reason(ReasonKind.RUN_FAILED, message))
         return self._run_eager(args)
+
+    def _close(self, opened: Opened) -> None:
+        """What a provider has died in does not run again: the next call opens another session."""
+        with self._lock():
+            self.setup.sessions.drop(opened)
+            for weights in self._sets.values():
+                if weights.opened is opened:
+                    weights.opened = None
+            self._opened = None
+            self._deaths += 1
+            self._broken = self._deaths > DEATHS_BEFORE_EAGER
 
     def _fall_back(self, reason: Reason) -> None:
         if not self.counters.fallbacks:
