@@ -26,6 +26,7 @@ MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagrap
 _WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 _EXHAUSTIVE = ("max-autotune", "max-autotune-no-cudagraphs")
 CACHE_VARIABLE = "DYNAMO_ONNX_CACHE"
+PROFITABLE_VARIABLE = "DYNAMO_ONNX_PROFITABLE"
 OLDEST_OPSET, DEFAULT_OPSET, NEWEST_OPSET = 23, 23, 26
 
 KEYED = {"cache_key": True}  # the lowered program depends on it
@@ -104,6 +105,10 @@ class Options:
     verify: int = 0
     """Compare the first calls of each program, so many, with eager. A result that differs by more
     than rounding is eager's, and the operator at fault is left to eager: see the report."""
+    profitable: bool = field(default_factory=lambda: os.environ.get(PROFITABLE_VARIABLE) == "1")
+    """Time each region against its eager form, at a first call: one that is slower runs in eager.
+    In strict, regions keep their place and nothing is timed. By default, whether the environment
+    variable DYNAMO_ONNX_PROFITABLE is 1."""
     min_region: int = 2
     """A region with fewer computing operators stays in eager, unless it is the whole graph."""
     strict: bool = False
@@ -169,12 +174,16 @@ class Options:
         if self.dump_dir is not None:
             check_writable("dump_dir", self.dump_dir)
         self._check_cache()
-        _expect("verify", self.verify, int)
-        if self.verify < 0:
-            raise OptionError(f"verify={self.verify}: give the number of calls to compare")
+        self._check_trials()
         providers = self.chosen_providers()
         if self.require_provider and providers and not is_mixed(providers):
             raise OptionError("require_provider: name another provider than the CPU's in providers")
+
+    def _check_trials(self) -> None:
+        _expect("profitable", self.profitable, bool)
+        _expect("verify", self.verify, int)
+        if self.verify < 0:
+            raise OptionError(f"verify={self.verify}: give the number of calls to compare")
 
     def _check_cache(self) -> None:
         if self.cache_dir is not None:

@@ -10,14 +10,13 @@ import logging
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from onnxruntime.capi import _pybind_state as ort_c
 
-from .compare import difference, exactly
 from .errors import Reason, ReasonKind, SessionError
 from .linear_layers import Prepared, as_lowered
 from .locks import ProcessLock
@@ -26,6 +25,7 @@ from .placement import Placement
 from .program import OutputLayout, Program
 from .session import explain
 from .tensors import as_input, repeat_in_place, restride
+from .trials import Run, Trial
 
 log = logging.getLogger(__name__)
 
@@ -76,24 +76,23 @@ class Executable:
 
     Models of one class share what Dynamo compiled, and so do layers that are compiled one by one.
     `fallback()` makes the region's eager form, for a session that cannot be opened or a run that
-    fails; with `strict` these are errors. `investigate` is told of a result that is not eager's,
-    and answers why the region runs in eager from then on.
+    fails; with `strict` these are errors. The first calls stand the `trials`, one after another,
+    which may find that the region is to run in eager from then on.
     """
 
     def __init__(
         self,
         program: Program,
         setup: Setup,
-        fallback: Callable[[], Callable[[Sequence[Argument]], list[torch.Tensor]]],
-        investigate: Callable[[Sequence[Argument], str], Reason] | None = None,
+        fallback: Callable[[], Run],
+        trials: Iterable[Trial] = (),
     ) -> None:
         self.program = program
         self.setup = setup
         self.counters = Counters()
         self._make_fallback = fallback
-        self._investigate = investigate
-        self._unverified = setup.verify  # calls that are still to be compared
-        self._eager: Callable[[Sequence[Argument]], list[torch.Tensor]] | None = None
+        self._trials = tuple(trials)  # those that are not over
+        self._eager: Run | None = None
         self._opened: Opened | None = None  # the one of the last call
         self._sets: dict[tuple[int, ...], _Weights] = {}
         self._short_lived = 0
@@ -144,30 +143,26 @@ class Executable:
 
     def run(self, args: Sequence[Argument]) -> list[torch.Tensor]:
         """One call: tensors (and sizes, as ints) in the program's order of inputs."""
-        if self._unverified > 0:
-            return self._verified(args)
+        if self._trials:
+            return self._tried(args)
         return self._run(args)
 
-    def _verified(self, args: Sequence[Argument]) -> list[torch.Tensor]:
-        """One call that is compared with eager. What it returns is right in any case."""
-        self._unverified -= 1
-        wanted = self._run_eager(args)
-        found = self._run(args)
-        told = difference(found, wanted, lambda: exactly(self._run_eager, args))
-        if not told:
-            return found
-        self._unverified = 0
-        detail = f"its {told}"
-        reason = Reason(ReasonKind.VERIFICATION, detail)
-        if self._investigate is not None:
-            reason = self._investigate(args, detail)
-        if self.setup.strict:
-            raise SessionError(str(reason))
+    def _tried(self, args: Sequence[Argument]) -> list[torch.Tensor]:
+        """One call on trial. What it returns is right in any case."""
+        trials = self._trials
+        if not trials:  # another thread's call was the last one
+            return self._run(args)
+        outcome = trials[0](args, self._run, self._run_eager)
         with self._lock():
-            self._broken, self._opened = True, None
-            self._sets.clear()
-        self._fall_back(reason)
-        return wanted
+            if self._broken:
+                self._trials = ()
+            elif outcome.reason is not None:
+                self._broken, self._opened, self._trials = True, None, ()
+                self._sets.clear()
+                self._fall_back(outcome.reason)
+            elif outcome.over and self._trials is trials:
+                self._trials = trials[1:]
+        return outcome.results
 
     def _run(self, args: Sequence[Argument]) -> list[torch.Tensor]:
         if self.setup.computed and not self._as_promised(args):
@@ -328,7 +323,8 @@ class Executable:
 
     def _fall_back(self, reason: Reason) -> None:
         if not self.counters.fallbacks:
-            log.warning("a region runs in eager PyTorch: %s", reason)
+            level = logging.INFO if reason.kind is ReasonKind.SLOWER else logging.WARNING
+            log.log(level, "a region runs in eager PyTorch: %s", reason)
         self.counters.fallbacks[reason] += 1
 
     def _run_eager(self, args: Sequence[Argument]) -> list[torch.Tensor]:

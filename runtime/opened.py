@@ -147,8 +147,7 @@ class Setup:
     `in_float` as they are, for the reasons given, and shares the others in `quantized`.
     `overwrites` are outputs to be written onto an input, by position. `sessions` are those that
     executables share. `places` are the devices, None for the CPU; on CUDA, `cuda_graphs` captures
-    runs and `exhaustive` has cuDNN try all its algorithms. `run_settings` are for each run, and the
-    first `verify` calls are compared with eager.
+    runs and `exhaustive` has cuDNN try all its algorithms. `run_settings` are for each run.
     """
 
     providers: tuple[ProviderChoice, ...]
@@ -169,7 +168,6 @@ class Setup:
     exhaustive: bool = False
     cache_dir: Path | None = None
     run_settings: Mapping[str, str] = field(default_factory=dict[str, str])
-    verify: int = 0
 
     def devices(self, program: Program) -> Places:
         """The devices, of all inputs and outputs of the program."""
