@@ -7,7 +7,7 @@ import gc
 import logging
 import time
 import weakref
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -26,8 +26,10 @@ from ..runtime.executable import Executable
 from ..runtime.in_place import overwritable
 from ..runtime.kernels import kernel_table
 from ..runtime.opened import Setup
+from ..runtime.profitable import Profitability
 from ..runtime.program import Program
 from ..runtime.providers import ProviderChoice
+from ..runtime.trials import Trial
 from .dump import dump, dump_graph
 from .kept import KeptPrograms
 from .options import DEFAULT_OPSET, NEWEST_OPSET, Options
@@ -36,7 +38,7 @@ from .placing import Placing
 from .specialise import specialise
 from .state import EagerOp, Frame, GraphRecord, RegionRecord, Timings, state
 from .stitch import BoxedFn, region_in_eager, stitch
-from .verification import Investigator, pinned
+from .verification import Investigator, Verification, pinned
 from .views import separate_views
 
 log = logging.getLogger(__name__)
@@ -109,14 +111,13 @@ def compile_graph(
             exhaustive=options.exhaustive,
             cache_dir=options.kept_in,
             run_settings=options.run_options,
-            verify=options.verify,
             label=f"dynamo_onnx {frame.compile_id} region {len(records)}",
         )
         executable = Executable(
             program,
             setup,
             _eager_form(gm, region),
-            Investigator(gm, region, setup, options) if options.verify else None,
+            _trials(gm, region, setup, options, setup.devices(program).session),
         )
         executables[region] = executable
         input_names = tuple(names.get(n, n.name) for n in region.inputs)
@@ -139,7 +140,7 @@ def compile_graph(
         returned=contract.returned,
         stitched=weakref.ref(stitched),
     )
-    state.record(record)
+    state.record(record, options.max_programs)
     log.info(
         "frame %s: %d operators in %d regions, %d in eager",
         frame.compile_id,
@@ -220,7 +221,7 @@ def _program(
     kept = KeptPrograms.of(options)
     earlier = None if kept is None else kept.find(key, region)
     if earlier is not None and not options.cache_verify:
-        state.keep(earlier)
+        state.keep(earlier, options.max_programs)
         return earlier, True
     lowered = lower_region(
         region,
@@ -235,11 +236,11 @@ def _program(
     program = transformed(lowered.program, options)
     if options.quantize is not None:
         program = replace(program, quantization=options.quantize.quantization())
-    state.keep(program)
     if kept is not None:
         if earlier is not None:
             kept.compare(earlier, program)
         kept.keep(program, region)
+    state.keep(program, options.max_programs)
     return program, False
 
 
@@ -250,6 +251,8 @@ def transformed(program: Program, options: Options) -> Program:
         name = getattr(transform, "__qualname__", repr(transform))
         try:
             model = transform(model)
+        except MemoryError:
+            raise
         except Exception as error:
             raise LoweringError(
                 f"transforms: {name} raised {type(error).__name__}: {error}"
@@ -360,6 +363,21 @@ def _in_float(
 
 def _eager_form(gm: torch.fx.GraphModule, region: Region) -> Any:  # noqa: ANN401 - a factory
     return lambda: region_in_eager(gm, region)
+
+
+def _trials(
+    gm: torch.fx.GraphModule,
+    region: Region,
+    setup: Setup,
+    options: Options,
+    device: torch.device,
+) -> Iterator[Trial]:
+    """What a region's first calls are asked: is it right, and is it worth its session?"""
+    if options.verify:
+        investigator = Investigator(gm, region, setup, options)
+        yield Verification(options.verify, investigator, strict=options.strict)
+    if options.profitable and not options.strict:
+        yield Profitability(device)
 
 
 def _placeholders(gm: torch.fx.GraphModule) -> list[torch.fx.Node]:

@@ -27,6 +27,7 @@ MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagrap
 _WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 _EXHAUSTIVE = ("max-autotune", "max-autotune-no-cudagraphs")
 CACHE_VARIABLE = "DYNAMO_ONNX_CACHE"
+PROFITABLE_VARIABLE = "DYNAMO_ONNX_PROFITABLE"
 OLDEST_OPSET, DEFAULT_OPSET, NEWEST_OPSET = 23, 23, 26
 
 KEYED = {"cache_key": True}  # the lowered program depends on it
@@ -93,6 +94,9 @@ class Options:
     """The programs in `cache_dir` have at most so many megabytes (of 10^6 bytes) together."""
     cache_verify: bool = False
     """Lower what `cache_dir` has as well, and compare: CacheError where they differ."""
+    max_programs: int = 512
+    """So many lowered programs are held in memory for others that are equal, and as many records
+    of graphs whose compiled functions are gone; those not used for longest are forgotten."""
     weights: Weights = "auto"
     """ "frozen": weights are constants of the session; a change is noticed at the next call and
     opens a new one. "live": they are read at each call. "auto": frozen until they change often;
@@ -102,6 +106,10 @@ class Options:
     verify: int = 0
     """Compare the first calls of each program, so many, with eager. A result that differs by more
     than rounding is eager's, and the operator at fault is left to eager: see the report."""
+    profitable: bool = field(default_factory=lambda: os.environ.get(PROFITABLE_VARIABLE) == "1")
+    """Time each region against its eager form, at a first call: one that is slower runs in eager.
+    In strict, regions keep their place and nothing is timed. By default, whether the environment
+    variable DYNAMO_ONNX_PROFITABLE is 1."""
     min_region: int = 2
     """A region with fewer computing operators stays in eager, unless it is the whole graph."""
     strict: bool = False
@@ -167,20 +175,26 @@ class Options:
         if self.dump_dir is not None:
             check_writable("dump_dir", self.dump_dir)
         self._check_cache()
-        _expect("verify", self.verify, int)
-        if self.verify < 0:
-            raise OptionError(f"verify={self.verify}: give the number of calls to compare")
+        self._check_trials()
         providers = self.chosen_providers()
         if self.require_provider and providers and not is_mixed(providers):
             raise OptionError("require_provider: name another provider than the CPU's in providers")
+
+    def _check_trials(self) -> None:
+        _expect("profitable", self.profitable, bool)
+        _expect("verify", self.verify, int)
+        if self.verify < 0:
+            raise OptionError(f"verify={self.verify}: give the number of calls to compare")
 
     def _check_cache(self) -> None:
         if self.cache_dir is not None:
             check_writable("cache_dir", self.cache_dir)
         _expect("cache_verify", self.cache_verify, bool)
-        _expect("cache_size_mb", self.cache_size_mb, int)
-        if self.cache_size_mb < 1:
-            raise OptionError(f"cache_size_mb={self.cache_size_mb}: the least is 1")
+        for name in ("cache_size_mb", "max_programs"):
+            value = getattr(self, name)
+            _expect(name, value, int)
+            if value < 1:
+                raise OptionError(f"{name}={value}: the least is 1")
 
     def chosen_providers(self) -> tuple[ProviderChoice, ...]:
         """The providers by full name with their options; none if the devices are to choose."""

@@ -5,6 +5,7 @@ The only mutable state of the package besides the registry; `reset()` empties it
 
 from __future__ import annotations
 
+import itertools
 import threading
 import types
 import weakref
@@ -96,10 +97,18 @@ class GraphRecord:
     returned: Mapping[int, int]
     stitched: weakref.ref[Stitched]
 
+    @property
+    def in_use(self) -> bool:
+        """Does a compiled function that has it still exist?"""
+        return any(region.executable() is not None for region in self.regions)
+
 
 @dataclass(slots=True)
 class State:
     """Programs by fingerprint, graph records in the order of their compilation, cache counters.
+
+    The programs used last come last. Those that a compiled function has live as long as it does,
+    whatever is forgotten here.
 
     `cache_loads` counts the programs that came from `cache_dir`, or from torch's cache artifacts,
     of which `delivered` are those not used yet, as bytes. `files` are the directories in use,
@@ -126,17 +135,21 @@ class State:
     def find(self, fingerprint: str) -> Program | None:
         """A cached program; counts the hit or the miss."""
         with self.lock:
-            program = self.programs.get(fingerprint)
+            program = self.programs.pop(fingerprint, None)
             if program is None:
                 self.cache_misses += 1
             else:
                 self.cache_hits += 1
+                self.programs[fingerprint] = program
             return program
 
-    def keep(self, program: Program) -> None:
-        """Cache a program."""
+    def keep(self, program: Program, limit: int) -> None:
+        """Cache a program; of more than `limit`, forget those that were not used for longest."""
         with self.lock:
+            self.programs.pop(program.fingerprint, None)
             self.programs[program.fingerprint] = program
+            while len(self.programs) > limit:
+                del self.programs[next(iter(self.programs))]
 
     def files_in(self, directory: Path, limit_bytes: int) -> ProgramFiles:
         """The programs in a directory."""
@@ -146,9 +159,14 @@ class State:
                 self.files[key] = ProgramFiles(directory, limit_bytes)
             return self.files[key]
 
-    def record(self, graph: GraphRecord) -> None:
-        """Add what became of a graph."""
+    def record(self, graph: GraphRecord, limit: int) -> None:
+        """Add what became of a graph; of more than `limit`, forget the oldest ones not in use."""
         with self.lock:
+            surplus = len(self.graphs) + 1 - limit
+            if surplus > 0:
+                unused = (i for i, g in enumerate(self.graphs) if not g.in_use)
+                gone = {*itertools.islice(unused, surplus)}
+                self.graphs[:] = [g for i, g in enumerate(self.graphs) if i not in gone]
             self.graphs.append(graph)
 
     def clear(self) -> None:

@@ -1,4 +1,4 @@
-"""What to do about a program whose results are not eager's: find the operator, and leave it out.
+"""A program whose results are not eager's: it is noticed, and the operator found and left out.
 
 A region that deviates is lowered again with the results of all its operators as outputs; the first
 that is not eager's names the culprit. Where none deviates like that, since a fusion is at fault
@@ -26,10 +26,11 @@ from ..lowering.interpreter import lower_region
 from ..lowering.ops import registry
 from ..lowering.region import Region, is_symbolic, location
 from ..runtime.compare import difference, exactly
-from ..runtime.errors import CacheError, DynamoOnnxError, Reason, ReasonKind
+from ..runtime.errors import CacheError, DynamoOnnxError, Reason, ReasonKind, SessionError
 from ..runtime.executable import Executable
 from ..runtime.kernels import kernel_table
 from ..runtime.opened import Argument, Setup
+from ..runtime.trials import Outcome, Run
 from .dump import write_atomically
 from .options import DEFAULT_OPSET, NEWEST_OPSET, Options
 from .program_files import rules_digest
@@ -42,6 +43,30 @@ log = logging.getLogger(__name__)
 
 _PINS = "pins.json"
 _writing = threading.Lock()
+
+
+class Verification:
+    """A `Trial` of the first calls: each is compared with eager, and a deviation investigated."""
+
+    def __init__(
+        self, calls: int, investigate: Callable[[Sequence[Argument], str], Reason], *, strict: bool
+    ) -> None:
+        self.left = calls
+        self._investigate = investigate
+        self._strict = strict
+
+    def __call__(self, args: Sequence[Argument], ours: Run, eager: Run) -> Outcome:
+        """One call; in strict, a SessionError if its results are not eager's."""
+        self.left -= 1
+        wanted = eager(args)
+        found = ours(args)
+        told = difference(found, wanted, lambda: exactly(eager, args))
+        if not told:
+            return Outcome(found, over=self.left <= 0)
+        reason = self._investigate(args, f"its {told}")
+        if self._strict:
+            raise SessionError(str(reason))
+        return Outcome(wanted, over=True, reason=reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +145,7 @@ class Investigator:
         if lowered.program is None:
             return None
         setup = replace(
-            self.setup, weights=(), overwrites={}, strict=True, verify=0, places=self.setup.places
+            self.setup, weights=(), overwrites={}, strict=True, places=self.setup.places
         )
         eager = region_in_eager(self.gm, part)
         try:

@@ -221,7 +221,7 @@ class _Interpreter:
             _refuse_numbers(lowering, bound)
         try:
             result = lowering.rule(self.cx, *arguments)
-        except (Declined, DynamoOnnxError):
+        except (Declined, DynamoOnnxError, MemoryError):
             raise
         except Exception as error:
             raise LoweringError(

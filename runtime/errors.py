@@ -24,6 +24,7 @@ class ReasonKind(StrEnum):
     SESSION_FAILED = "session failed"
     RUN_FAILED = "run failed"
     VERIFICATION = "verification"
+    SLOWER = "slower than eager"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,41 +8,39 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from onnxruntime.capi import _pybind_state as ort_c
 
-from .compare import difference, exactly
 from .errors import Reason, ReasonKind, SessionError
 from .linear_layers import Prepared, as_lowered
+from .locks import ProcessLock
 from .opened import Argument, Opened, Setup, freezable_inputs, open_program, session_key
 from .placement import Placement
 from .program import OutputLayout, Program
 from .session import explain
 from .tensors import as_input, repeat_in_place, restride
+from .trials import Run, Trial
 
 log = logging.getLogger(__name__)
 
 REOPENS_BEFORE_LIVE = 2
 CALLS_OF_LASTING_WEIGHTS = 3  # those that live for fewer calls are made anew for each
 _is_contiguous = torch.Tensor.is_contiguous
+DEATHS_BEFORE_EAGER = 2  # of a provider
 # onnxruntime's exceptions have no common base below Exception.
-ORT_ERRORS: tuple[type[Exception], ...] = (
-    ort_c.Fail,
-    ort_c.InvalidArgument,
-    ort_c.EngineError,
-    ort_c.RuntimeException,
-    ort_c.NotImplemented,
-    ort_c.InvalidGraph,
-    ort_c.EPFail,
+ORT_ERRORS = tuple(
+    kind for kind in vars(ort_c).values() if isinstance(kind, type) and issubclass(kind, Exception)
+)
+# Those of a provider that has lost its device, its engine or itself; onnxruntime 1.27 to 1.32.
+PROVIDER_ERRORS = tuple(
+    kind for kind in ORT_ERRORS if kind.__name__ in ("DeviceReset", "EngineError", "EPFail")
 )
 
 
@@ -83,30 +81,29 @@ class Executable:
 
     Models of one class share what Dynamo compiled, and so do layers that are compiled one by one.
     `fallback()` makes the region's eager form, for a session that cannot be opened or a run that
-    fails; with `strict` these are errors. `investigate` is told of a result that is not eager's,
-    and answers why the region runs in eager from then on.
+    fails; with `strict` these are errors. The first calls stand the `trials`, one after another,
+    which may find that the region is to run in eager from then on.
     """
 
     def __init__(
         self,
         program: Program,
         setup: Setup,
-        fallback: Callable[[], Callable[[Sequence[Argument]], list[torch.Tensor]]],
-        investigate: Callable[[Sequence[Argument], str], Reason] | None = None,
+        fallback: Callable[[], Run],
+        trials: Iterable[Trial] = (),
     ) -> None:
         self.program = program
         self.setup = setup
         self.counters = Counters()
         self._make_fallback = fallback
-        self._investigate = investigate
-        self._unverified = setup.verify  # calls that are still to be compared
-        self._eager: Callable[[Sequence[Argument]], list[torch.Tensor]] | None = None
+        self._trials = tuple(trials)  # those that are not over
+        self._eager: Run | None = None
         self._opened: Opened | None = None  # the one of the last call
         self._sets: dict[tuple[int, ...], _Weights] = {}
         self._short_lived = 0
+        self._deaths = 0
         self._broken = False
-        self._left_by_fork: list[Opened] = []
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._maybe_empty = [
             i
             for i, spec in enumerate(program.outputs)
@@ -160,14 +157,14 @@ class Executable:
 
         They are not counted among the sessions.
         """
-        with self._lock:
+        with self._lock():
             own, opened, sets = self.setup, self._opened, self._sets
             counted = self.counters.sessions, self.counters.session_ms
             self.setup, self._opened, self._sets = setup, None, {}
         try:
             yield
         finally:
-            with self._lock:
+            with self._lock():
                 self.setup, self._opened, self._sets = own, opened, sets
                 self.counters.sessions, self.counters.session_ms = counted
                 gone = [key for key, weights in sets.items() if weights.has_lost()]
@@ -178,30 +175,26 @@ class Executable:
 
     def run(self, args: Sequence[Argument]) -> list[torch.Tensor]:
         """One call: tensors (and sizes, as ints) in the program's order of inputs."""
-        if self._unverified > 0:
-            return self._verified(args)
+        if self._trials:
+            return self._tried(args)
         return self._run(args)
 
-    def _verified(self, args: Sequence[Argument]) -> list[torch.Tensor]:
-        """One call that is compared with eager. What it returns is right in any case."""
-        self._unverified -= 1
-        wanted = self._run_eager(args)
-        found = self._run(args)
-        told = difference(found, wanted, lambda: exactly(self._run_eager, args))
-        if not told:
-            return found
-        self._unverified = 0
-        detail = f"its {told}"
-        reason = Reason(ReasonKind.VERIFICATION, detail)
-        if self._investigate is not None:
-            reason = self._investigate(args, detail)
-        if self.setup.strict:
-            raise SessionError(str(reason))
-        with self._lock:
-            self._broken, self._opened = True, None
-            self._sets.clear()
-        self._fall_back(reason)
-        return wanted
+    def _tried(self, args: Sequence[Argument]) -> list[torch.Tensor]:
+        """One call on trial. What it returns is right in any case."""
+        trials = self._trials
+        if not trials:  # another thread's call was the last one
+            return self._run(args)
+        outcome = trials[0](args, self._run, self._run_eager)
+        with self._lock():
+            if self._broken:
+                self._trials = ()
+            elif outcome.reason is not None:
+                self._broken, self._opened, self._trials = True, None, ()
+                self._sets.clear()
+                self._fall_back(outcome.reason)
+            elif outcome.over and self._trials is trials:
+                self._trials = trials[1:]
+        return outcome.results
 
     def _run(self, args: Sequence[Argument]) -> list[torch.Tensor]:
         if self.setup.computed and not self._as_promised(args):
@@ -221,6 +214,8 @@ class Executable:
         try:
             outputs = opened.launch(tensors, args)
         except ORT_ERRORS as error:
+            if isinstance(error, PROVIDER_ERRORS):
+                self._close(opened)
             return self._failed_run(error, args)
         for index in self._maybe_empty:
             # Without elements, DLPack has strides of 0, torch those of a full tensor.
@@ -268,7 +263,7 @@ class Executable:
 
     def _open(self, args: Sequence[Argument]) -> Opened | None:
         """A session over the weights as they are now. None: this program runs in eager."""
-        with self._lock:
+        with self._lock():
             opened = self._opened
             if opened is not None and opened.usable(args):
                 return opened
@@ -279,11 +274,6 @@ class Executable:
             if opened is not None and opened.usable(args):
                 self._opened = opened
                 return opened
-            if opened is not None and opened.pid != os.getpid():
-                # A fork copies no threads: closing the parent's session would wait for its pool.
-                # (onnxruntime itself does so where a forked child ends by sys.exit; children of
-                # multiprocessing end without.)
-                self._left_by_fork.append(opened)
             # Held over the opening, so that only weights that changed are quantized again.
             quantized = () if opened is None else opened.prepared.in_use
             opened = weights.opened = self._opened = None  # give the old one's memory back first
@@ -352,9 +342,21 @@ class Executable:
         self._fall_back(Reason(ReasonKind.RUN_FAILED, message))
         return self._run_eager(args)
 
+    def _close(self, opened: Opened) -> None:
+        """What a provider has died in does not run again: the next call opens another session."""
+        with self._lock():
+            self.setup.sessions.drop(opened)
+            for weights in self._sets.values():
+                if weights.opened is opened:
+                    weights.opened = None
+            self._opened = None
+            self._deaths += 1
+            self._broken = self._deaths > DEATHS_BEFORE_EAGER
+
     def _fall_back(self, reason: Reason) -> None:
         if not self.counters.fallbacks:
-            log.warning("a region runs in eager PyTorch: %s", reason)
+            level = logging.INFO if reason.kind is ReasonKind.SLOWER else logging.WARNING
+            log.log(level, "a region runs in eager PyTorch: %s", reason)
         self.counters.fallbacks[reason] += 1
 
     def _run_eager(self, args: Sequence[Argument]) -> list[torch.Tensor]:

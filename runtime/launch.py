@@ -7,16 +7,18 @@ from collections.abc import Callable, Sequence
 import onnxruntime as ort
 import torch
 from onnxruntime.capi import _pybind_state as ort_c
-from torch.utils.dlpack import from_dlpack
 
 from .cuda import SessionStream
 from .cuda_graphs import NOT_CAPTURED, CudaGraphs, number
 from .in_place import Targets
 from .tensors import Feeder, ort_device
+from .torch_private import from_capsule
 
 
 class Launch:
     """Calls a session with tensors, in the order of its inputs.
+
+    Nothing that onnxruntime calls back is Python: it would lose an interrupt that came there.
 
     `inputs` and `outputs` are names and what binds tensors to them, `devices` those of the outputs.
     `targets` has the tensors to write to, if not new ones of onnxruntime's. `stream` is that of a
@@ -67,13 +69,13 @@ class Launch:
         results = self._target_feeder.feed(outputs) if outputs else ort_c.OrtValueVector()
         if self._stream is None:
             self._launch(self._options, self._feeder.feed(tensors), results)
-            return results.to_dlpacks(from_dlpack) if self.targets is None else outputs
+            return results.to_dlpacks(from_capsule) if self.targets is None else outputs
         with self._stream.ordered():
             self._launch(self._options, self._feeder.feed(tensors), results)
             return (
                 outputs
                 if self.targets is not None
-                else self._stream.owned(results.to_dlpacks(from_dlpack))
+                else self._stream.owned(results.to_dlpacks(from_capsule))
             )
 
     def _launch(

@@ -7,13 +7,12 @@ with one copy of the prepacked weights.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 from weakref import WeakValueDictionary
 
 import onnxruntime as ort
@@ -27,6 +26,7 @@ from .integer_weights import read_integers
 from .last_reshapes import Reshaped
 from .launch import Launch
 from .linear_layers import Prepared, quantize_layers
+from .locks import ProcessLock
 from .placement import Placement, refuse_strays
 from .program import Program, TensorSpec
 from .providers import ProviderChoice
@@ -47,7 +47,13 @@ class Opened:
     `weights` picks the frozen ones out of the arguments. `converted` are the places among the fed
     ones of numbers and of complex tensors. `uncaptured` is why runs are not captured as CUDA
     graphs, where that was asked for.
+
+    A fork copies no threads: in the child, closing a session of the parent's would wait for its
+    pool, so that such sessions are `left_by_fork` until the child ends. (onnxruntime itself waits
+    where a forked child ends by sys.exit; children of multiprocessing end without.)
     """
+
+    left_by_fork: ClassVar[list[object]] = []
 
     prepared: Prepared
     session: ort.InferenceSession
@@ -62,6 +68,10 @@ class Opened:
     placement: Placement
     uncaptured: str
     pid: int
+
+    def __del__(self) -> None:
+        if self.pid != os.getpid():
+            self.left_by_fork.extend((self.session, self.launch))
 
     def usable(self, args: Sequence[Argument]) -> bool:
         """Was it opened in this process, with the weights as they are?"""
@@ -87,22 +97,28 @@ class Sessions:
 
     def __init__(self) -> None:
         self._open: WeakValueDictionary[object, Opened] = WeakValueDictionary()
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
 
     def find(self, key: object, args: Sequence[Argument]) -> Opened | None:
         """One with this key, if its weights are still what they were."""
-        with self._lock:
+        with self._lock():
             found = self._open.get(key)
         return found if found is not None and found.usable(args) else None
 
     def keep(self, key: object, opened: Opened) -> None:
         """Offer it to others."""
-        with self._lock:
+        with self._lock():
             self._open[key] = opened
+
+    def drop(self, opened: Opened) -> None:
+        """Offer it to nobody any longer."""
+        with self._lock():
+            for key in [k for k, v in self._open.items() if v is opened]:
+                del self._open[key]
 
     def clear(self) -> None:
         """Share none of them any longer."""
-        with self._lock:
+        with self._lock():
             self._open.clear()
 
 
@@ -133,8 +149,8 @@ class Setup:
     `in_float` as they are, for the reasons given, and shares the others in `quantized`.
     `overwrites` are outputs to be written onto an input, by position. `sessions` are those that
     executables share. `places` are the devices, None for the CPU; on CUDA, `cuda_graphs` captures
-    runs and `exhaustive` has cuDNN try all its algorithms. `run_settings` are for each run, and the
-    first `verify` calls are compared with eager. `label` is how tools call its runs.
+    runs and `exhaustive` has cuDNN try all its algorithms. `run_settings` are for each run; `label`
+    is how tools call its runs.
     """
 
     providers: tuple[ProviderChoice, ...]
@@ -155,7 +171,6 @@ class Setup:
     exhaustive: bool = False
     cache_dir: Path | None = None
     run_settings: Mapping[str, str] = field(default_factory=dict[str, str])
-    verify: int = 0
     label: str = ""
 
     def devices(self, program: Program) -> Places:

@@ -9,13 +9,13 @@ Ref: https://github.com/microsoft/onnxruntime/issues/29853
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 import torch
 
+from .locks import ProcessLock
 from .weights import WeightWatch
 
 BLOCK = 32
@@ -54,7 +54,7 @@ class QuantizedWeights:
 
     def __init__(self) -> None:
         self._made: WeakValueDictionary[object, QuantizedWeight] = WeakValueDictionary()
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
 
     def of(self, weight: torch.Tensor, bits: int) -> QuantizedWeight | None:
         """The quantized form of a weight [N, K]; None if the weight has NaN or infinity in it."""
@@ -74,7 +74,7 @@ class QuantizedWeights:
         self, tensors: list[torch.Tensor], how: int, make: Callable[[], QuantizedWeight | None]
     ) -> QuantizedWeight | None:
         key = (how, *((t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors))
-        with self._lock:
+        with self._lock():
             found = self._made.get(key)
             if found is not None and found.watch.unchanged(tensors):
                 return found
@@ -85,7 +85,7 @@ class QuantizedWeights:
 
     def clear(self) -> None:
         """Share none of them any longer."""
-        with self._lock:
+        with self._lock():
             self._made.clear()
 
 

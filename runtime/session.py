@@ -76,9 +76,10 @@ def open_session(
     if mixed:
         for name, value in RECORDING.items():
             apply_setting(options, name, value)
+    content = model.SerializeToString()
     try:
         session = ort.InferenceSession(
-            model.SerializeToString(),
+            content,
             options,
             providers=as_onnxruntime_takes(options, providers),
             disabled_optimizers=[*INEXACT, *([] if mixed else SLOWER_ON_CPU)],

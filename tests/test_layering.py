@@ -39,7 +39,9 @@ NEVER = {
     "runtime": ("torch.fx",),
 }
 NO_TORCH_AT_IMPORT = FOUNDATION | {""}
-PRIVATE_TORCH_ALLOWED = frozenset({"backend.torch_private", "lowering.torch_private"})
+PRIVATE_TORCH_ALLOWED = frozenset(
+    f"{package}.torch_private" for package in ("backend", "lowering", "runtime")
+)
 
 
 @dataclass(frozen=True)

@@ -111,8 +111,27 @@ def upsample_bicubic2d(
     scales_h: float | None,
     scales_w: float | None,
 ) -> Value:
-    """self [N, C, H, W] -> [N, C, I, J]; both take -0.75 for the cubic's coefficient."""
-    return _resize(cx, self, "cubic", output_size, align_corners, (scales_h, scales_w))
+    """self [N, C, H, W] -> [N, C, I, J]; both take -0.75 for the cubic's coefficient.
+
+    onnxruntime moves a Transpose to channels last behind the Resize, whose kernel then refuses
+    them where an axis becomes shorter. No such Transpose can pass another order of N and C.
+    Ref: `EPAwareHandleResize` in onnxruntime's transpose optimizer, `ScalesValidation` (1.32)
+    """
+    scales = (scales_h, scales_w)
+    n, c, *sizes = self.known_dims
+    if _grows(sizes, output_size) or 0 in cx.out.dims:
+        return _resize(cx, self, "cubic", output_size, align_corners, scales)
+    batch = (1, n) if c == 1 else (simplify(n * c), 1)
+    image = cx.reshape(self, (*(batch if n * c != 1 else ()), *sizes))
+    out = _resize(cx, image, "cubic", output_size, align_corners, scales)
+    out.dims = (*image.known_dims[:-2], *output_size)
+    return cx.reshape(out, cx.out.dims)
+
+
+def _grows(sizes: Sequence[Dim], output_size: Sequence[Dim]) -> bool:
+    """Is no axis shorter than before, for certain?"""
+    pairs = zip(sizes, output_size, strict=True)
+    return all(isinstance(n, int) and isinstance(m, int) and n <= m for n, m in pairs)
 
 
 def _resize(
@@ -136,13 +155,14 @@ def _resize(
         "coordinate_transformation_mode": "align_corners" if align_corners else "half_pixel",
         "cubic_coeff_a": -0.75 if mode == "cubic" else None,
     }
-    sizes = x.known_dims[2:]
+    batch, sizes = x.known_dims[: -len(scales)], x.known_dims[-len(scales) :]
     if align_corners or all(s is None for s in scales):
-        return cx.op.Resize(x, None, None, cx.ints((*x.known_dims[:2], *output_size)), **attrs)
+        return cx.op.Resize(x, None, None, cx.ints((*batch, *output_size)), **attrs)
     for size, out, scale in zip(sizes, output_size, scales, strict=True):
         if scale is None or not _reaches(size, scale, out):
             cx.decline(f"an interpolation of {size} elements by {scale} to {out}")
-    return cx.op.Resize(x, None, cx.const([1.0, 1.0, *scales], torch.float32), **attrs)
+    factors = [*[1.0] * len(batch), *scales]
+    return cx.op.Resize(x, None, cx.const(factors, torch.float32), **attrs)
 
 
 def _reaches(size: Dim, scale: float, out: Dim) -> bool:

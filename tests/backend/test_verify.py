@@ -155,11 +155,14 @@ def test_right_programs_pass_and_are_compared_so_often_only() -> None:
     (graph,) = verification.state.graphs
     executable = graph.regions[0].executable()
     assert executable is not None
-    assert executable._unverified == 1
+    (trial,) = executable._trials
+    assert isinstance(trial, verification.Verification)
+    assert trial.left == 1
     with torch.no_grad():
         for _ in range(3):
             compiled(torch.randn(4, 5))
-    assert executable._unverified == 0
+    assert executable._trials == ()
+    assert trial.left == 0
 
 
 def test_a_buffer_that_is_written_is_compared_too() -> None:

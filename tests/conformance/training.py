@@ -50,7 +50,7 @@ def _within_rounding(
     ours: Mapping[str, Tensor],
     eager: Mapping[str, Tensor],
 ) -> bool:
-    """Is ours no farther from what float64 gives than four times what eager is?
+    """Are ours no farther from what float64 gives than four times what eager's are?
 
     Norms of two examples in a batch make of a rounding what they like.
     """
@@ -58,11 +58,20 @@ def _within_rounding(
         name: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v
         for name, v in inputs.items()
     }
-    exact = gradients(copy.deepcopy(model).double(), wide)
+    return as_near(ours, eager, gradients(copy.deepcopy(model).double(), wide))
+
+
+def as_near(
+    ours: Mapping[str, Tensor], eager: Mapping[str, Tensor], exact: Mapping[str, Tensor]
+) -> bool:
+    """Is what differs about as near to float64? Each result for itself, gradients all together."""
     if not ours.keys() == eager.keys() == exact.keys():
         return False
-    for kind in ("result", "gradient"):
-        names = [n for n, t in exact.items() if n.startswith(kind) and t.numel()]
+    differing = [name for name, _, _ in _differing(ours, eager)]
+    groups = [[name] for name in differing if name.startswith("result")]
+    if any(name.startswith("gradient") for name in differing):
+        groups.append([n for n, t in exact.items() if n.startswith("gradient") and t.numel()])
+    for names in groups:
         ours_off, eager_off = (
             max(float((found[n] - exact[n]).abs().max()) for n in names) for found in (ours, eager)
         )
@@ -115,11 +124,19 @@ def difference(ours: Mapping[str, Tensor], eager: Mapping[str, Tensor]) -> str:
     """What differs, in a line; "" for nothing."""
     if ours.keys() != eager.keys():
         return f"{sorted(ours.keys() ^ eager.keys())[:3]} on one side alone"
+    for name, error, own in _differing(ours, eager):
+        return f"{name}: off by {error:.1e} at a scale of {own:.1e}"
+    return ""
+
+
+def _differing(
+    ours: Mapping[str, Tensor], eager: Mapping[str, Tensor]
+) -> Iterator[tuple[str, float, float]]:
+    """What differs by more than the tolerance: its name, by how much, and on what scale."""
     eager = {name: t for name, t in eager.items() if t.numel()}
     scale = max(float(t.abs().max()) for n, t in eager.items() if n.startswith("gradient"))
     for name, wanted in eager.items():
         own = float(wanted.abs().max()) if name.startswith("result") else scale
         error = float((ours[name] - wanted).abs().max())
         if not error <= TOLERANCE * max(own, 1e-30):
-            return f"{name}: off by {error:.1e} at a scale of {own:.1e}"
-    return ""
+            yield name, error, own

@@ -31,6 +31,10 @@ def resize(mode, size=None, scale=None, corners=None, recompute=None):
     )
 
 
+def in_channels_last(size):
+    return lambda x: F.interpolate((-x).movedim(3, 1), size, mode="bicubic").movedim(1, 3) * 2
+
+
 def sample(mode, padding, corners):
     return lambda x, grid: F.grid_sample(x, grid, mode, padding, corners)
 
@@ -81,6 +85,11 @@ RESIZES = [
     Case("nearest of bfloat16", resize("nearest", None, 2), (X2.bfloat16(),)),
     Case("bilinear of bfloat16", resize("bilinear", None, 2, False), (X2.bfloat16(),)),
     Case("bicubic of float16", resize("bicubic", None, 2, False), (X2.half(),)),
+    *(Case(f"bicubic between channels last, {shape} to {size}", in_channels_last(size),
+           (rand(*shape),), dynamic=dynamic)
+      for shape in ((1, 4, 5, 3), (2, 4, 5, 3), (1, 4, 5, 1), (2, 4, 5, 1))
+      for size in ((3, 7), (2, 2), (8, 9))
+      for dynamic in (False, True)),
     *(Case(f"nearest of {size} elements to {out}", resize("nearest", (1, out)),
            (torch.arange(float(size)).reshape(1, 1, 1, size),))
       for size, out in ((3, 7), (49, 50), (100, 99), (7, 700), (41, 82), (1000, 333))),
