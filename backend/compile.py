@@ -376,7 +376,7 @@ def _trials(
     if options.verify:
         investigator = Investigator(gm, region, setup, options)
         yield Verification(options.verify, investigator, strict=options.strict)
-    if options.profitable and not options.strict:
+    if options.times_regions and not options.strict:
         yield Profitability(device)
 
 

@@ -106,7 +106,7 @@ class Options:
     verify: int = 0
     """Compare the first calls of each program, so many, with eager. A result that differs by more
     than rounding is eager's, and the operator at fault is left to eager: see the report."""
-    profitable: bool = field(default_factory=lambda: os.environ.get(PROFITABLE_VARIABLE) == "1")
+    profitable: bool | None = None
     """Time each region against its eager form, at a first call: one that is slower runs in eager.
     In strict, regions keep their place and nothing is timed. By default, whether the environment
     variable DYNAMO_ONNX_PROFITABLE is 1."""
@@ -181,7 +181,8 @@ class Options:
             raise OptionError("require_provider: name another provider than the CPU's in providers")
 
     def _check_trials(self) -> None:
-        _expect("profitable", self.profitable, bool)
+        if self.profitable is not None:
+            _expect("profitable", self.profitable, bool)
         _expect("verify", self.verify, int)
         if self.verify < 0:
             raise OptionError(f"verify={self.verify}: give the number of calls to compare")
@@ -209,6 +210,13 @@ class Options:
     def exhaustive(self) -> bool:
         """Is a slow start fine where it brings faster runs?"""
         return self.mode in _EXHAUSTIVE
+
+    @property
+    def times_regions(self) -> bool:
+        """Does a region that is slower than its eager form lose its place?"""
+        if self.profitable is None:
+            return os.environ.get(PROFITABLE_VARIABLE) == "1"
+        return self.profitable
 
     @property
     def kept_in(self) -> Path | None:

@@ -158,12 +158,12 @@ def test_strict_keeps_the_region(runs: list[float]) -> None:
 
 def test_the_variable_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(PROFITABLE_VARIABLE, raising=False)
-    assert not Options.parse(None).profitable
+    assert not Options.parse(None).times_regions
     monkeypatch.setenv(PROFITABLE_VARIABLE, "1")
-    assert Options.parse({"strict": True}).profitable
-    assert not Options.parse({"profitable": False}).profitable
+    assert Options.parse({"strict": True}).times_regions
+    assert not Options.parse({"profitable": False}).times_regions
     monkeypatch.setenv(PROFITABLE_VARIABLE, "0")
-    assert not Options().profitable
+    assert not Options().times_regions
 
 
 @pytest.mark.usefixtures("runs")
