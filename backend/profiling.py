@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import tempfile
 import time
@@ -25,6 +26,8 @@ from .dump import write_atomically
 from .partition import is_operator
 from .report import CompileReport, records_of, report
 from .state import GraphRecord
+
+log = logging.getLogger(__name__)
 
 ONNX, EAGER = "onnx", "eager"
 _MARK = "dynamo_onnx eager "  # and a number: a range of torch's trace, until it is ours
@@ -112,6 +115,10 @@ class Profiling:
 
     def _done(self, profile: Profile) -> None:
         self._profile = profile
+        if not profile.ops:
+            log.warning(
+                "no run was measured: what is compiled within the block is not; call before"
+            )
 
 
 @contextlib.contextmanager

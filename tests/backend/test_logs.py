@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import cache
 
 SCRIPT = """
 import torch
@@ -17,6 +18,7 @@ print(registry.version)
 """
 
 
+@cache
 def logged(setting: str | None) -> tuple[str, str]:
     """What the script prints, and what it logs."""
     environment = {name: value for name, value in os.environ.items() if name != "TORCH_LOGS"}

@@ -108,6 +108,16 @@ def test_an_error_within_the_block_leaves_everything_as_it_was(model: torch.nn.M
     compiled(torch.randn(2, 8))
 
 
+def test_a_block_that_only_compiles_says_that_nothing_was_measured(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    compiled = torch.compile(torch.nn.Tanh(), backend="onnx")
+    with dynamo_onnx.profiling(compiled) as measured:
+        compiled(torch.ones(2))
+    assert measured.profile.runs == 0
+    assert "no run was measured" in caplog.text
+
+
 def test_training_is_measured_forward_and_backward() -> None:
     module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())
     compiled = torch.compile(module, backend="onnx")
