@@ -254,6 +254,14 @@ def test_a_bundle_is_replaced_whole_and_nothing_else_is_touched(tmp_path: Path) 
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 
+def test_whoever_may_read_one_file_of_a_bundle_may_read_all(tmp_path: Path) -> None:
+    bundle_of(nn.Linear(2, 2), (torch.ones(2),), to=tmp_path)
+    plain = tmp_path / "plain"
+    plain.touch()
+    modes = {path.stat().st_mode for path in (tmp_path / "a.onnxbundle").iterdir()}
+    assert modes == {plain.stat().st_mode}
+
+
 def test_the_manifest_has_no_path_of_this_machine(tmp_path: Path) -> None:
     bundle_of(nn.Linear(2, 2), (torch.ones(2),), to=tmp_path)
     text = (tmp_path / "a.onnxbundle" / "manifest.json").read_text()
