@@ -7,7 +7,7 @@ ORT    ?= cpu
 VENV := $(if $(filter gpu,$(ORT)),.venv-gpu,.venv)
 BIN  := $(VENV)/bin
 
-.PHONY: demo test test-cuda test-webgpu stress check conformance bench bench-quick clean
+.PHONY: demo test test-cuda test-webgpu stress check docs conformance bench bench-quick clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.stamp-demo
@@ -35,6 +35,11 @@ check: $(VENV)/.stamp-test .check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# The documentation as a site, in build/site; a warning is an error. The variable silences a notice of
+# the theme's authors on its successor.
+docs: $(VENV)/.stamp-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Every operator of PyTorch's own test inputs in nine dtypes and their gradients, random programs,
 # model families compiled, trained and exported: about three hours on 2 cores.

@@ -75,6 +75,7 @@ __all__ = [
     "graph_break",
     "graph_breaks",
     "guards_text",
+    "has_hooks",
     "input_source",
     "interpolation_whole",
     "is_composite",
@@ -198,6 +199,11 @@ def code_versions(code: types.CodeType) -> tuple[CodeVersion, ...]:
         guards = (*map(str, manager.code_parts), *map(str, sizes))
         found.append(CodeVersion(str(entry.compile_id), entry.code, guards))
     return tuple(found)
+
+
+def has_hooks(module: torch.nn.Module) -> bool:
+    """Does a call of the module do more than its `forward`? 2.11-2.13."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._compiled_call_impl)  # noqa: SLF001
 
 
 as_scalar: Callable[[float], torch.Tensor] = torch._as_tensor_fullprec  # noqa: SLF001  # 2.11-2.13

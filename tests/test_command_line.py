@@ -95,6 +95,9 @@ def test_a_graph_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     read = [name for node in graph.node for name in node.input if name and name not in weights]
     edges = root.findall("{http://www.w3.org/2000/svg}path")
     assert len(edges) == len(read) + len(graph.output)
+    types = [t for t in root.iter("{http://www.w3.org/2000/svg}text") if t.get("class") == "type"]
+    ends = [float(t.attrib["x"]) + 6 * len(t.text or "") for t in types]
+    assert max(ends) <= float(root.attrib["width"])  # none is cut off
     assert main(["view", "model.onnx", "--picture", "graph.gif"]) == 1
     assert "it is a .svg or a .png" in capsys.readouterr().err
 

@@ -6,7 +6,7 @@ the results together. Run with symbols for arguments, it says how, in the expres
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
 import torch
@@ -25,6 +25,10 @@ class Tracer(Protocol):
 
     def write(self, target: Expression, attribute: str | None, value: object) -> None:
         """Note that an argument, or an attribute of one, gets a new value."""
+        ...
+
+    def call(self, called: object, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        """Follow a call of something that is known."""
         ...
 
 
@@ -171,25 +175,48 @@ class CallsOwn(Symbol):
 
 
 class Static:
-    """An object as it was when the bundle was saved: a module, a weight, a global. Only read."""
+    """An object as it was when the bundle was saved: a module, a weight, a global. Only read.
 
-    __slots__ = ("value",)
+    Python functions that are called are followed.
+    """
+
+    __slots__ = ("tracer", "value")
+    tracer: Tracer
     value: Any
 
-    def __init__(self, value: object) -> None:
+    def __init__(self, value: object, tracer: Tracer) -> None:
         object.__setattr__(self, "value", value)
+        object.__setattr__(self, "tracer", tracer)
 
     def __getattr__(self, name: str) -> object:
-        return static(getattr(self.value, name))
+        return static(getattr(self.value, name), self.tracer)
 
     def __getitem__(self, key: Any) -> object:  # noqa: ANN401 - of its own type
-        return static(self.value[key])
+        return static(self.value[real(key)], self.tracer)
 
     def __setattr__(self, name: str, value: object) -> None:
         assign(self.value, name, value)
 
-    def __call__(self, *args: Any, **__: object) -> object:  # noqa: ANN401 - the function's own
-        """A BundleError, but for what an expression can say: a bundle calls no function."""
+    def __iter__(self) -> Iterator[object]:
+        return (static(item, self.tracer) for item in self.value)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __contains__(self, item: object) -> bool:
+        return real(item) in self.value
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.value == real(other))
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __call__(self, *args: Any, **kwargs: object) -> object:  # noqa: ANN401 - the function's own
+        """What it returns; BundleError for what an expression cannot say."""
         if self.value is break_graph:
             return None  # it is there for Dynamo alone
         if self.value is as_scalar and isinstance(args[0], Symbol):
@@ -199,8 +226,7 @@ class Static:
             for key, value in args[0].items() if args else ():
                 _refuse_change(owner.get(key, _MISSING), value, f"{key!r} of a dict")
             return None
-        name = getattr(self.value, "__qualname__", type(self.value).__name__)
-        raise BundleError(f"{name}() is called between the graphs")
+        return self.tracer.call(self.value, args, kwargs)
 
 
 _MISSING = object()
@@ -225,11 +251,11 @@ def _refuse_change(before: object, after: object, name: str) -> None:
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device)
 
 
-def static(value: object) -> object:
+def static(value: object, tracer: Tracer) -> object:
     """An object as a `Static`; numbers, texts, classes and symbols are themselves."""
     if isinstance(value, (*_PLAIN, Symbol, Static)):
         return value
-    return Static(value)
+    return Static(value, tracer)
 
 
 def real(value: object) -> object:

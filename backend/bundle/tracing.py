@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
+
 from ...runtime.bundle.expressions import Expression
 from ...runtime.bundle.manifest import Block, Choice, Run, Write
 from ...runtime.errors import BundleError
-from ..torch_private import CodeVersion, code_versions
+from ..torch_private import CodeVersion, code_versions, has_hooks
 from .guards import condition
 from .results import Weights, result_expression
 from .symbols import CallsOwn, Static, Symbol, Tracer, assign, expression_of, real, static
@@ -118,10 +120,26 @@ class _Tracing:
         """See `Tracer`."""
         self.steps.append(Write(target, attribute, result_expression(value, self.graphs.weights)))
 
+    def call(self, called: object, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        """See `Tracer`. A function of Python's is followed, whether Dynamo captured it or not."""
+        if isinstance(called, torch.nn.Module) and not has_hooks(called):
+            called = called.forward
+        if isinstance(called, types.MethodType):
+            args = (static(called.__self__, self), *args)
+            called = called.__func__
+        if not isinstance(called, types.FunctionType):
+            name = getattr(called, "__qualname__", type(called).__name__)
+            raise BundleError(f"{name}() is called between the graphs")
+        bound = inspect.signature(called, follow_wrapped=False).bind(*args, **kwargs)
+        given = set(bound.arguments)
+        bound.apply_defaults()
+        local = {n: v if n in given else static(v, self) for n, v in bound.arguments.items()}
+        return self.frame(called, local)
+
     def frame(self, function: types.FunctionType, local: Mapping[str, object]) -> object:
         """A frame with these local values, in the version whose guards hold."""
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        free = {name: static(cell.cell_contents) for name, cell in cells}
+        free = {name: static(cell.cell_contents, self) for name, cell in cells}
         versions = [
             version
             for version in code_versions(function.__code__)
@@ -178,7 +196,7 @@ class _Tracing:
             elif name.startswith("__builtins_dict__"):
                 found[name] = _BUILTINS
             elif name in function.__globals__:
-                found[name] = _UTILITIES if _is_utilities(value) else static(value)
+                found[name] = _UTILITIES if _is_utilities(value) else static(value, self)
         return found
 
     def _graph(self, compile_id: str) -> Callable[..., tuple[object, ...]]:
@@ -225,7 +243,7 @@ def _arguments(function: types.FunctionType, bound_to: object, tracer: Tracer) -
         for index, name in enumerate(names)
     }
     if bound_to is not None:
-        local[names[0]] = Static(bound_to)
+        local[names[0]] = Static(bound_to, tracer)
     return local
 
 
@@ -301,6 +319,12 @@ class _Converting(type):
 _NUMBERS = {t.__name__: _Converting(t.__name__, (), {"of": t}) for t in (int, float, bool)}
 
 
+def _is_instance(value: object, kinds: Any) -> bool:  # noqa: ANN401 - as of `isinstance`
+    if isinstance(value, Symbol) and torch.Tensor in (kinds if type(kinds) is tuple else (kinds,)):
+        return value.tracer_.decide(["is array", value.tree_])
+    return bool(_of_known("isinstance", isinstance)(value, kinds))
+
+
 def _refusing(name: str) -> Callable[..., object]:
     def call(*_: object, **__: object) -> object:
         raise BundleError(f"{name}() is called between the graphs")
@@ -310,17 +334,22 @@ def _refusing(name: str) -> Callable[..., object]:
 
 def _of_known(name: str, function: Callable[..., object]) -> Callable[..., object]:
     def call(*args: object, **kwargs: object) -> object:
-        if any(isinstance(a, (Symbol, Static)) for a in (*args, *kwargs.values())):
+        given = (*args, *kwargs.values())
+        if any(isinstance(value, Symbol) for value in given):
             raise BundleError(f"{name}() is called with a value that only a call knows")
-        return function(*args, **kwargs)
+        found = function(*map(real, args), **{key: real(value) for key, value in kwargs.items()})
+        tracer = next((value.tracer for value in given if isinstance(value, Static)), None)
+        return found if tracer is None else static(found, tracer)
 
     return call
 
 
-_PURE = "abs all any getattr hasattr isinstance issubclass iter max min next repr round sum".split()
+_PURE = "abs getattr hasattr issubclass repr round".split()
+_PLAIN = "all any iter max min next sum".split()
 _BUILTINS: dict[str, Any] = {
     name: value if isinstance(value, type) or not callable(value) else _refusing(name)
     for name, value in vars(builtins).items()
 }
 _BUILTINS.update({name: _of_known(name, getattr(builtins, name)) for name in _PURE})
-_BUILTINS.update(_NUMBERS, len=_length)
+_BUILTINS.update({name: getattr(builtins, name) for name in _PLAIN})
+_BUILTINS.update(_NUMBERS, len=_length, isinstance=_is_instance)

@@ -10,6 +10,7 @@ from html import escape
 import onnx_ir as ir
 
 _LETTER, _LINE, _PAD = 7, 16, 10  # px: a letter's width, a line's height, around the text
+_SMALL_LETTER = 6  # px: of types
 _GAP, _LAYER_GAP = 24, 48  # px between boxes of a layer, and between layers
 _STYLE = (
     "text{font:12px ui-monospace,monospace;fill:#1a1a1a}"
@@ -46,7 +47,9 @@ class _Box:
 def svg(model: ir.Model) -> str:
     """The picture. Weights are lines in the boxes of the nodes that read them."""
     boxes = _boxes(model.graph)
-    width, height = _place(boxes)
+    widest, height = _place(boxes)
+    ends = (x + len(text) * _SMALL_LETTER for box in boxes for x, _, text in _labels(box))
+    width = max(widest, *ends, 0)
     shapes = [line for box in boxes for line in (*_edges(box), *_drawn(box))]
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
     return "\n".join(
@@ -130,7 +133,7 @@ def _drawn(box: _Box) -> Iterator[str]:
 
 
 def _edges(box: _Box) -> Iterator[str]:
-    for source, value in box.sources:
+    for source, _ in box.sources:
         x1, y1 = source.middle, source.y + source.height
         x2, y2 = box.middle, box.y
         bend = (y2 - y1) / 2
@@ -138,8 +141,13 @@ def _edges(box: _Box) -> Iterator[str]:
             f'<path class="edge" d="M{x1:.0f},{y1:.0f} C{x1:.0f},{y1 + bend:.0f} '
             f'{x2:.0f},{y2 - bend:.0f} {x2:.0f},{y2:.0f}"/>'
         )
+    for x, y, text in _labels(box):
+        yield f'<text class="type" x="{x:.0f}" y="{y:.0f}">{escape(text)}</text>'
+
+
+def _labels(box: _Box) -> Iterator[tuple[float, float, str]]:
+    """What stands beside the edges between nodes: where, and what passes."""
+    for source, value in box.sources:
         if box.style == "op" and source.style == "op":
-            yield (
-                f'<text class="type" x="{(x1 + x2) / 2 + 4:.0f}" y="{(y1 + y2) / 2:.0f}">'
-                f"{escape(_type(value))}</text>"
-            )
+            x = (source.middle + box.middle) / 2 + 4
+            yield x, (source.y + source.height + box.y) / 2, _type(value)

@@ -31,12 +31,13 @@ def _answer(name: str, kind: str, pipe: Connection) -> None:
 
     import torch
 
-    from . import exporting, family, training
+    from . import bundling, exporting, family, training
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    what = {"exports": exporting, "gradients": training, "models": family}[kind]
+    kinds = {"bundles": bundling, "exports": exporting, "gradients": training, "models": family}
+    what = kinds[kind]
     pipe.send(what.run(FAMILIES[name]))
 
 
@@ -72,9 +73,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--exports", action="store_true", help="export instead of compiling")
     parser.add_argument("--gradients", action="store_true", help="a step of training instead")
+    parser.add_argument("--bundles", action="store_true", help="save and load a bundle instead")
     parser.add_argument("--docs", action="store_true", help="write docs/models.md")
     options = parser.parse_args()
-    kind = "exports" if options.exports else "gradients" if options.gradients else "models"
+    chosen = (kind for kind in ("bundles", "exports", "gradients") if getattr(options, kind))
+    kind = next(chosen, "models")
     options.out = options.out or ROOT / "build" / f"conformance-{kind}.json"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.conformance.family", "dynamo_onnx.backend.dynamo"])
@@ -103,7 +106,7 @@ def main() -> int:
         thread.start()
     for thread in threads:
         thread.join()
-    if options.docs and not options.gradients:
+    if options.docs and kind in ("exports", "models"):
         make = exports_page if options.exports else page
         (ROOT / "docs" / f"{kind}.md").write_text(make(results))
     return 1 if any(is_bad(results[name]) for name in ran) else 0
