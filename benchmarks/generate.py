@@ -2,6 +2,7 @@
 
     python -m benchmarks.generate
     python -m benchmarks.generate --cases "gpt2 static cache" --rounds 3
+    python -m benchmarks.generate --device cuda
 
 Each case runs in a process of its own. The weights are random, so the next token is drawn with
 noise that is the same for every contender: the highest logit alone would repeat one token for ever.
@@ -107,14 +108,14 @@ def generate(forward: Callable[..., Any], cache: Any, task: Task) -> Generation:
     return made
 
 
-def _task(model: str, *, small: bool) -> tuple[Any, Task]:
+def _task(model: str, device: torch.device, *, small: bool) -> tuple[Any, Task]:
     """A model of `models`, and its input there as the prompt."""
     module, kwargs = MODELS[model].build(small=small)
     config: Any = module.config
     drawn = torch.Generator().manual_seed(0)
     uniform = torch.rand(8 if small else 64, config.vocab_size, generator=drawn)
     gumbel = -(-uniform.clamp_min(1e-20).log()).clamp_min(1e-20).log()
-    return module, Task(kwargs["input_ids"], gumbel)
+    return module.to(device), Task(kwargs["input_ids"].to(device), gumbel.to(device))
 
 
 def _quantization(backend: str) -> dict[str, str]:
@@ -187,15 +188,20 @@ def measure_case(name: str, settings: Settings) -> Case:
     import torch._dynamo.config as dynamo_config
 
     # The graphs of all contenders are graphs of one frame, more than Dynamo's usual limit.
-    with prepared(settings.threads), dynamo_config.patch(recompile_limit=64):
-        module, task = _task(model, small=settings.small)
+    device = torch.device(settings.device)
+    with (
+        prepared(settings.threads),
+        dynamo_config.patch(recompile_limit=64),
+        backends.side_stream(device),
+    ):
+        module, task = _task(model, device, small=settings.small)
         makers = {backend: partial(_contender, module, backend, kind, task) for backend in shown}
         ready, failed = contest.made_ready(makers)
         recorders = {backend: Recorder(contender.call) for backend, contender in ready.items()}
         watch = Watch.start()
         measure.interleave(
             recorders,
-            torch.device("cpu"),
+            device,
             rounds=settings.rounds,
             limit_s=settings.limit_s,
             warm_s=0,
@@ -318,6 +324,7 @@ BENCHMARK = harness.Benchmark(
     measure=partial(isolated, measure_case),
     page=page,
     picture=picture,
+    devices=("cpu", "cuda"),
     caption="Decoded tokens a second per model, cache and backend",
 )
 

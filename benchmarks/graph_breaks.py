@@ -2,6 +2,7 @@
 
     python -m benchmarks.graph_breaks
     python -m benchmarks.graph_breaks --cases "graph break" --backends eager,onnx
+    python -m benchmarks.graph_breaks --device cuda
 
 The model is the same row of small blocks each time, cut into 1, 2, 4 … regions: by
 `torch._dynamo.graph_break()`, after which Python goes on and Dynamo begins another graph, or by a
@@ -62,13 +63,14 @@ def measure_case(name: str, settings: Settings) -> Case:
     """All contenders at all numbers of regions. Meant for a process of its own."""
     shown = harness.eager_first(settings.backends)
     blocks = 4 if settings.small else 64
-    with prepared(settings.threads):
+    device = torch.device(settings.device)
+    with prepared(settings.threads), backends.side_stream(device):
         torch.manual_seed(0)
         calls: dict[str, Callable[[], object]] = {}
         errors: dict[str, str] = {}
         counted: list[int] = []
         for regions in regions_of(blocks):
-            example = chain(name, blocks, regions)
+            example = backends.place(chain(name, blocks, regions), device, torch.float32)
             makers = {b: partial(_contender, b, example) for b in shown if b not in errors}
             ready, failed = contest.made_ready(makers)
             errors |= {row.contender: f"{regions} regions: {row.error}" for row in failed}
@@ -76,7 +78,9 @@ def measure_case(name: str, settings: Settings) -> Case:
             report = ready["onnx"].report() if "onnx" in ready else None
             counted += [report["regions"]] if report else []
         watch = Watch.start()
-        times = measure.interleave_blocks(calls, rounds=settings.rounds, limit_s=settings.limit_s)
+        times = measure.interleave_blocks(
+            calls, rounds=settings.rounds, limit_s=settings.limit_s, device=device
+        )
         load = watch.load()
     rows = [
         Row(backend, error=errors[backend])
@@ -152,6 +156,7 @@ BENCHMARK = harness.Benchmark(
     measure=partial(isolated, measure_case),
     page=page,
     picture=picture,
+    devices=("cpu", "cuda"),
     caption="Microseconds a call over the number of regions",
 )
 

@@ -66,6 +66,9 @@ def relative_error(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> floa
     return worst
 
 
+_CPU = torch.device("cpu")
+
+
 def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -128,13 +131,20 @@ def interleave(
 
 
 def interleave_blocks(
-    calls: Mapping[str, Callable[[], object]], *, rounds: int, limit_s: float, block_s: float = 0.02
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    limit_s: float,
+    block_s: float = 0.02,
+    device: torch.device = _CPU,
 ) -> dict[str, list[float]]:
-    """`interleave` for calls too short to be timed alone: microseconds a call, over `block_s`."""
-    cpu = torch.device("cpu")
+    """`interleave` for calls too short to be timed alone: microseconds a call, over `block_s`.
+
+    By the wall clock: on CUDA, that is until the device has done the last call of a block.
+    """
     counts = {name: _calls_within(call, block_s) for name, call in calls.items()}
-    blocks = {name: _repeated(call, counts[name]) for name, call in calls.items()}
-    times = interleave(blocks, cpu, rounds=rounds, limit_s=limit_s)
+    blocks = {name: _repeated(call, counts[name], device) for name, call in calls.items()}
+    times = interleave(blocks, _CPU, rounds=rounds, limit_s=limit_s)
     return {name: [ms * 1e3 / counts[name] for ms in values] for name, values in times.items()}
 
 
@@ -148,9 +158,10 @@ def _calls_within(call: Callable[[], object], block_s: float) -> int:
     return max(1, count)
 
 
-def _repeated(call: Callable[[], object], count: int) -> Callable[[], None]:
+def _repeated(call: Callable[[], object], count: int, device: torch.device) -> Callable[[], None]:
     def block() -> None:
         for _ in range(count):
             call()
+        synchronize(device)
 
     return block

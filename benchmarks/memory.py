@@ -2,10 +2,12 @@
 
     python -m benchmarks.memory
     python -m benchmarks.memory --cases all --backends "eager,onnx frozen" --rounds 1
+    python -m benchmarks.memory --device cuda
 
 Every figure comes from a process of its own: the most that was resident at any time (`peak`), what
 is resident after some calls (`steady`), and what still is once the model has been dropped, the
-compiler's caches emptied and free memory returned to the system (`after`).
+compiler's caches emptied and free memory returned to the system (`after`). With `--device cuda`
+it is the device's memory, whichever allocator has it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import ctypes
 import gc
 import resource
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -51,9 +55,59 @@ def resident_mb(status: Path = Path("/proc/self/status")) -> dict[str, float]:
     return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6}
 
 
-def _trim() -> None:
+class DeviceMemory:
+    """What is in use on a device in MB of 10^6 bytes, `used()` read again and again in a thread.
+
+    torch counts its own allocations only, and onnxruntime has an arena of its own.
+    """
+
+    def __init__(self, used: Callable[[], float], every_s: float = 0.001) -> None:
+        self._used = used
+        self._every_s = every_s
+        self._peak = used()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._every_s):
+            self._peak = max(self._peak, self._used())
+
+    def read(self) -> dict[str, float]:
+        """`now` and the `peak` so far."""
+        now = self._used()
+        self._peak = max(self._peak, now)
+        return {"now": now, "peak": self._peak}
+
+    def close(self) -> None:
+        """End the thread."""
+        self._over.set()
+        self._thread.join()
+
+
+def _cuda_mb(device: torch.device) -> float:
+    free, total = torch.cuda.mem_get_info(device)
+    return (total - free) / 1e6
+
+
+@contextmanager
+def _meter(device: torch.device) -> Iterator[Callable[[], dict[str, float]]]:
+    """Reads the memory of this process, or of the device."""
+    if device.type == "cpu":
+        yield resident_mb
+        return
+    memory = DeviceMemory(partial(_cuda_mb, device))
+    try:
+        yield memory.read
+    finally:
+        memory.close()
+
+
+def _trim(device: torch.device) -> None:
     """Collect garbage, and let glibc return free memory, where it is glibc."""
     gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
@@ -63,20 +117,23 @@ def use_once(model: str, backend: str, settings: Settings) -> dict[str, float]:
     """Build, call and drop the model. Meant for a process of its own: peaks never fall."""
     import dynamo_onnx
 
-    with prepared(settings.threads):
-        base = resident_mb()
-        example = MODELS[model].build(small=settings.small)
+    device = torch.device(settings.device)
+    with prepared(settings.threads), backends.side_stream(device), _meter(device) as read:
+        base = read()
+        built = MODELS[model].build(small=settings.small)
+        example = backends.place(built, device, torch.float32)
+        del built
         contender = MAKERS[backend](example)
         contender.prime()
         for _ in range(CALLS):
             contender.call()
-        used = resident_mb()
+        used = read()
         del example, contender
         if backend != "eager":  # which loads no compiler, and must not to be reset
             torch.compiler.reset()
             dynamo_onnx.reset()
-        _trim()
-        after = resident_mb()
+        _trim(device)
+        after = read()
     found = {"peak_mb": used["peak"]}
     if "now" in base:
         found |= {"base_mb": base["now"], "steady_mb": used["now"], "after_mb": after["now"]}
@@ -139,10 +196,11 @@ def page(run: Run) -> str:
             kept = (case.median(backend, figure) for figure in ("steady_mb", "after_mb"))
             cells.append(" / ".join(render.cell(value) for value in kept if value is not None))
         rows.append(cells)
+    memory = "Resident" if run.settings.device == "cpu" else "Device"
     return render.page(
         run,
         [render.table(header, rows)],
-        f"Resident memory, medians of {run.settings.rounds} processes, each of which builds a "
+        f"{memory} memory, medians of {run.settings.rounds} processes, each of which builds a "
         f"model, compiles it and calls it {1 + CALLS} times. × is the peak over eager's. Steady is "
         "what is resident after the calls; after is what still is once the model and the caches "
         "have been dropped. Compilers that Inductor starts are processes of their own and not "
@@ -175,6 +233,7 @@ BENCHMARK = harness.Benchmark(
     measure=measure_case,
     page=page,
     picture=picture,
+    devices=("cpu", "cuda"),
     caption="Peak resident memory per model and backend",
 )
 

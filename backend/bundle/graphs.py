@@ -313,7 +313,9 @@ def _position(
 def _names(record: GraphRecord, count: int) -> list[str]:
     """The user's names of the arguments of a graph."""
     told = record.frame.input_names
-    return list(told) if len(told) == count else [f"input_{i}" for i in range(count)]
+    if len(told) != count:
+        return [f"input_{i}" for i in range(count)]
+    return [name.removeprefix("kwargs.") for name in told]
 
 
 def _distinct(names: Sequence[str], taken: Mapping[str, str]) -> list[str]:

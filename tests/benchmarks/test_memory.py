@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import pytest
 
@@ -38,6 +39,15 @@ def test_without_a_proc_the_peak_alone_is_known(tmp_path):
     found = memory.resident_mb(tmp_path / "absent")
     assert set(found) == {"peak"}
     assert 10 < found["peak"] < 100_000
+
+
+def test_a_devices_peak_is_what_any_reading_found():
+    readings = iter([3.0, 8.0, *[2.0] * 10_000])
+    meter = memory.DeviceMemory(lambda: next(readings), every_s=0.0005)
+    while meter.read()["peak"] < 8.0:
+        time.sleep(0.001)
+    meter.close()
+    assert meter.read() == {"now": 2.0, "peak": 8.0}
 
 
 def test_the_peaks_ratio_to_eagers_is_paired_by_round():
