@@ -112,6 +112,25 @@ def test_a_dynamic_size_takes_what_its_guards_allow_and_refuses_the_rest(tmp_pat
         bundle()
 
 
+def test_a_dict_that_is_gone_through_must_be_as_it_was(tmp_path: Path) -> None:
+    def shifted(xs: dict[str, Any]) -> dict[str, Any]:
+        by = 1 if xs["up"] else -1
+        return {key: x + by for key, x in xs.items() if key != "up"}
+
+    x = torch.ones(3)
+    bundle = bundle_of(shifted, ({"up": True, "x": x},), ({"up": False, "x": x},), to=tmp_path)
+    ones = np.ones(3, np.float32)
+    assert bundle({"up": True, "x": ones})["x"].tolist() == [2, 2, 2]
+    assert bundle({"up": False, "x": ones})["x"].tolist() == [0, 0, 0]
+    for other, words in (
+        ({"up": True, "x": ones[:2]}, r"is float32 \[3\] does not hold: .* is float32 \[2\]"),
+        ({"up": True, "x": ones, "y": ones}, r"length\(xs\) == 2 does not hold"),
+        ({"x": ones, "up": True}, r"keys\(xs\)\[0\] == 'up' does not hold"),
+    ):
+        with pytest.raises(BundleError, match=words):
+            bundle(other)
+
+
 def test_an_output_of_transformers_keeps_its_names(tmp_path: Path) -> None:
     import transformers
 
