@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from .backend.export.program import ONNXProgram
     from .backend.options import Options, Quantize
+    from .backend.profiling import OpTime, Profile, profile, profiling
     from .backend.report import CompileReport, Fallback, QuantizedProgram, explain, report
     from .backend.saved import CachedProgram, programs, save
     from .backend.state import reset
@@ -59,6 +60,7 @@ _HOMES = {
     ),
     ".backend.export.program": ("ONNXProgram",),
     ".backend.options": ("Options", "Quantize"),
+    ".backend.profiling": ("OpTime", "Profile", "profile", "profiling"),
     ".backend.report": ("CompileReport", "Fallback", "QuantizedProgram", "explain", "report"),
     ".backend.saved": ("CachedProgram", "programs", "save"),
     ".backend.state": ("reset",),
@@ -92,8 +94,10 @@ __all__ = [
     "ONNXRuntimeOptions",
     "OnnxExporterError",
     "OnnxRegistry",
+    "OpTime",
     "OptionError",
     "Options",
+    "Profile",
     "Quantize",
     "QuantizedProgram",
     "Reason",
@@ -105,6 +109,8 @@ __all__ = [
     "export",
     "load",
     "lowers",
+    "profile",
+    "profiling",
     "programs",
     "registry",
     "report",

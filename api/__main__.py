@@ -1,4 +1,4 @@
-"""The command line: `python -m dynamo_onnx export | report | run | bench | view | cache | …`."""
+"""The command line: `python -m dynamo_onnx export | report | explain | run | bench | cache | …`."""
 
 from __future__ import annotations
 
@@ -66,6 +66,16 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_bench)
     _add_inputs(command)
     command.add_argument("--runs", type=int, default=50)
+    command = commands.add_parser(
+        "explain", help="compile a model, profile it, and report what ran where", epilog=_SPECS
+    )
+    command.set_defaults(run=_explain)
+    add = command.add_argument
+    add("model", help="module:name of a model or function, or of what makes one")
+    add("--args", nargs="*", default=[], metavar="INPUT", help="positional example inputs")
+    add("--kwargs", nargs="*", default=[], metavar="NAME=INPUT", help="those by name")
+    add("--calls", type=int, default=10, help="how many calls are measured")
+    add("-o", "--output", type=Path, help="write the report too: a .html, .md or .json")
     command = commands.add_parser(
         "minify", help="a script of the first operator whose result is not eager's", epilog=_SPECS
     )
@@ -270,6 +280,22 @@ def _bench(arguments: argparse.Namespace) -> int:
     times = times[1:] if len(times) > 1 else times  # the first one warms up
     low, middle, high = statistics.quantiles(times, n=4) if len(times) > 1 else (times[0],) * 3
     print(f"{middle:.3g} ms a run (quartiles {low:.3g} and {high:.3g}, {len(times)} runs)")
+    return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from . import profile
+
+    args = tuple(_tensor(text) for text in arguments.args)
+    kwargs = {name: _tensor(text) for name, text in map(_named, arguments.kwargs)}
+    compiled = torch.compile(_model(arguments.model), backend="onnx")
+    with torch.no_grad():
+        made = profile(compiled, *args, calls=arguments.calls, **kwargs)
+    print(made)
+    if arguments.output is not None:
+        print(made.save(arguments.output))
     return 0
 
 

@@ -40,6 +40,7 @@ from .verification import Investigator, pinned
 from .views import separate_views
 
 log = logging.getLogger(__name__)
+programs_log = logging.getLogger("dynamo_onnx.onnx_programs")  # the name of a module: see there
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ def compile_graph(
             cache_dir=options.kept_in,
             run_settings=options.run_options,
             verify=options.verify,
+            label=f"dynamo_onnx {frame.compile_id} region {len(records)}",
         )
         executable = Executable(
             program,
@@ -119,9 +121,12 @@ def compile_graph(
         executables[region] = executable
         input_names = tuple(names.get(n, n.name) for n in region.inputs)
         records.append(RegionRecord(program, weakref.ref(executable), input_names, from_cache))
+        told = (frame.compile_id, len(records) - 1, program.model.graph)
+        programs_log.debug("frame %s, region %d:\n%s", *told)
         if options.dump_dir is not None:
             dump(options.dump_dir, program, frame.compile_id, len(records) - 1)
     eager = tuple(EagerOp(str(n.target), r, location(n)) for n, r in lowered.plan.eager)
+    call, stitched = stitch(gm, lowered.plan, executables)
     record = GraphRecord(
         frame=frame,
         kind=kind,
@@ -132,7 +137,7 @@ def compile_graph(
         options=options,
         written=contract.written,
         returned=contract.returned,
-        source=weakref.ref(gm),
+        stitched=weakref.ref(stitched),
     )
     state.record(record)
     log.info(
@@ -142,9 +147,7 @@ def compile_graph(
         len(records),
         len(eager),
     )
-    compiled = stitch(gm, lowered.plan, executables)
-    compiled.__dict__["source"] = gm  # which the record holds weakly
-    return compiled
+    return call
 
 
 @contextlib.contextmanager

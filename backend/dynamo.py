@@ -48,7 +48,12 @@ def onnx(
     try:
         chosen = Options.parse(options, mode)
         frame = Frame(
-            compile_id(), translated_code(), translating_backend(), user_names(gm), graph_break(gm)
+            compile_id(),
+            translated_code(),
+            translating_backend(),
+            user_names(gm),
+            graph_break(gm),
+            weights(gm),
         )
         # A fresh AotAutograd per frame: calling one changes its own keyword arguments.
         compile_frame = aot_autograd(
@@ -105,3 +110,9 @@ def user_names(gm: torch.fx.GraphModule) -> tuple[str, ...]:
             name = ".".join(a for a in accesses if a not in _PLUMBING) or node.name
             names.append(node.name if name in names else name)
     return tuple(names)
+
+
+def weights(gm: torch.fx.GraphModule) -> frozenset[int]:
+    """The places of parameters and buffers among the graph's inputs, by where they come from."""
+    sources = [input_source(n) for n in gm.graph.nodes if n.op == "placeholder"]
+    return frozenset(i for i, s in enumerate(sources) if "._parameters[" in s or "._buffers[" in s)

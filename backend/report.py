@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +17,9 @@ from ..runtime.placement import Copied, Placed
 from ..runtime.providers import CPU
 from .state import GraphBreak, GraphRecord, state
 from .torch_private import backend_object_of, graph_breaks
+
+if TYPE_CHECKING:
+    from .profiling import Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,18 @@ class CompileReport:
     cache_loads: int = 0  # of the misses, those that the files of earlier processes had
     cuda_graphs: int = 0  # runs that are captured and replayed
     uncaptured: tuple[str, ...] = ()  # why others are not, where that was asked for
+    profile: Profile | None = None  # the time of calls, where `profile` or `profiling` measured it
+    records: tuple[GraphRecord, ...] = field(default=(), repr=False, compare=False)  # for `save`
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write it as a page (`.html`), as text (`.md`) or as data (`.json`), by the name's suffix.
+
+        The page has pictures of the graphs that are still in use, and needs no other file. Returns
+        the path; CacheError where it cannot be written.
+        """
+        from .report_files import write
+
+        return write(self, Path(path))
 
     def __str__(self) -> str:
         timings = self.timings
@@ -116,7 +133,11 @@ class CompileReport:
             f"{timings.partition_ms:.0f}, lowering {timings.lowering_ms:.0f}, "
             f"sessions {timings.session_ms:.0f})"
         )
-        lines = [what, runs, times, *(["in eager:"] if self.fallbacks else [])]
+        lines = [what, runs, times]
+        if self.profile is not None:
+            lines.append(str(self.profile))
+        if self.fallbacks:
+            lines.append("in eager:")
         for fallback in self.fallbacks:
             place = f" at {fallback.location}" if fallback.location else ""
             lines.append(f"  {fallback.count} × {fallback.op}{place}: {fallback.reason}")
@@ -202,6 +223,7 @@ def report(compiled: object | None = None) -> CompileReport:
         copies=tuple(Copied(*key, count) for key, count in copied.items()),
         cuda_graphs=cuda_graphs,
         uncaptured=tuple(uncaptured),
+        records=tuple(graphs),
     )
 
 

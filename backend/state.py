@@ -11,8 +11,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch.fx
+from typing import TYPE_CHECKING
 
 from ..runtime.errors import Reason
 from ..runtime.executable import Executable
@@ -21,6 +20,9 @@ from ..runtime.program import Program
 from ..runtime.quantize import QuantizedWeights
 from .options import Options
 from .program_files import ProgramFiles
+
+if TYPE_CHECKING:
+    from .stitch import Stitched
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,8 @@ class GraphBreak:
 class Frame:
     """The frame Dynamo is compiling: its id, and weak ways back to its guards and its caller.
 
-    `input_names` are the user's names of the graph's inputs, in order; `graph_break` is what ended
-    the graph before the frame's end.
+    `input_names` are the user's names of the graph's inputs, in order, `weights` the places of
+    parameters and buffers among them; `graph_break` is what ended the graph before the frame's end.
     """
 
     compile_id: str
@@ -44,6 +46,7 @@ class Frame:
     backend: weakref.ref[object] | None
     input_names: tuple[str, ...]
     graph_break: GraphBreak | None = None
+    weights: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,8 @@ class GraphRecord:
     """One captured graph and what became of it. `kind`: inference, forward or backward.
 
     `native` counts the operators that ONNX Runtime executes, by overload. `written` are the inputs,
-    by position, that the first outputs replace, `returned` outputs that are inputs. `source` is the
-    graph itself, held weakly.
+    by position, that the first outputs replace, `returned` outputs that are inputs. `stitched` is
+    the graph itself, held weakly: it lives as long as the compiled function.
     """
 
     frame: Frame
@@ -91,7 +94,7 @@ class GraphRecord:
     options: Options
     written: tuple[int, ...]
     returned: Mapping[int, int]
-    source: weakref.ref[torch.fx.GraphModule]
+    stitched: weakref.ref[Stitched]
 
 
 @dataclass(slots=True)

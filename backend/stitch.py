@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -20,17 +21,40 @@ from .torch_private import boxed_module
 BoxedFn: TypeAlias = Callable[[list[Any]], Sequence[Any]]
 
 
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Stitched:
+    """A graph, and what runs in its place. It lives as long as the function that is called.
+
+    `steps` is the generated code, None where the executable is the whole graph.
+    """
+
+    graph: torch.fx.Graph
+    plan: Plan
+    steps: torch.fx.GraphModule | None
+
+
 def stitch(
     gm: torch.fx.GraphModule, plan: Plan, executables: Mapping[Region, Executable]
-) -> BoxedFn:
+) -> tuple[BoxedFn, Stitched]:
     """The graph as a boxed function: the executable itself where it is the whole graph."""
     (output,) = [n for n in gm.graph.nodes if n.op == "output"]
     results: Sequence[torch.fx.Node | None] = output.args[0]  # type: ignore[assignment]  # AOTAutograd's
     if len(plan.schedule) == 1 and isinstance(plan.schedule[0], Region):
         direct = _direct(gm.graph, plan.schedule[0], executables[plan.schedule[0]], results)
         if direct is not None:
-            return direct
-    return eager_graph(gm, plan, executables)
+            return _kept(direct, Stitched(gm.graph, plan, None))
+    steps = _steps(gm, plan, executables)
+
+    def call(args: list[Any]) -> Sequence[Any]:
+        return steps.forward(args)
+
+    return _kept(_boxed(call), Stitched(gm.graph, plan, steps))
+
+
+def _kept(call: BoxedFn, stitched: Stitched) -> tuple[BoxedFn, Stitched]:
+    """Tied to the function, so that what reports draw lives neither shorter nor longer."""
+    call.__dict__["stitched"] = stitched
+    return call, stitched
 
 
 def _direct(
@@ -65,17 +89,16 @@ def _boxed(function: BoxedFn) -> BoxedFn:
     return function
 
 
-def eager_graph(
-    gm: torch.fx.GraphModule, plan: Plan | None, executables: Mapping[Region, Executable]
-) -> BoxedFn:
+def _steps(
+    gm: torch.fx.GraphModule, plan: Plan, executables: Mapping[Region, Executable]
+) -> torch.fx.GraphModule:
     """The schedule as generated Python that drops each value after its last use."""
     graph = torch.fx.Graph()
     env: dict[torch.fx.Node, torch.fx.Node] = {}
     for node in gm.graph.nodes:
         if node.op == "placeholder":
             env[node] = graph.node_copy(node, env.__getitem__)
-    steps = plan.schedule if plan is not None else _nodes(gm.graph)
-    for number, step in enumerate(steps):
+    for number, step in enumerate(plan.schedule):
         if isinstance(step, torch.fx.Node):
             env[step] = graph.node_copy(step, env.__getitem__)
             continue
@@ -86,12 +109,7 @@ def eager_graph(
     for node in gm.graph.nodes:
         if node.op == "output":
             graph.node_copy(node, env.__getitem__)
-    module = boxed_module(graph, gm)
-
-    def call_boxed(args: list[Any]) -> Sequence[Any]:
-        return module.forward(args)
-
-    return _boxed(call_boxed)
+    return boxed_module(graph, gm)
 
 
 def region_in_eager(
@@ -161,7 +179,3 @@ def _region_call(executable: Executable, number: int) -> Callable[..., list[torc
 
     call.__name__ = call.__qualname__ = f"onnx_region_{number}"
     return call
-
-
-def _nodes(graph: torch.fx.Graph) -> list[torch.fx.Node]:
-    return [n for n in graph.nodes if n.op not in ("placeholder", "output")]

@@ -6,13 +6,14 @@ that they are still those, binds the other inputs, runs, and returns.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +72,10 @@ class _Weights:
     references: list[weakref.ref[torch.Tensor]] = field(
         default_factory=list[weakref.ref[torch.Tensor]]
     )
+
+    def has_lost(self) -> bool:
+        """Is one of the weights gone?"""
+        return any(reference() is None for reference in self.references)
 
 
 class Executable:
@@ -143,6 +148,33 @@ class Executable:
     def weight_tensors(self) -> dict[int, torch.Tensor]:
         """The constants of the session by position among the inputs of the prepared program."""
         return {} if self._opened is None else self._opened.constants()
+
+    def session_ids(self) -> set[int]:
+        """What tells its open sessions, which it may share, from others."""
+        opened = [self._opened, *(weights.opened for weights in list(self._sets.values()))]
+        return {id(each.session) for each in opened if each is not None}
+
+    @contextlib.contextmanager
+    def reopened(self, setup: Setup) -> Generator[None]:
+        """Meanwhile, calls have sessions of their own, opened by this setup and closed at the end.
+
+        They are not counted among the sessions.
+        """
+        with self._lock:
+            own, opened, sets = self.setup, self._opened, self._sets
+            counted = self.counters.sessions, self.counters.session_ms
+            self.setup, self._opened, self._sets = setup, None, {}
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.setup, self._opened, self._sets = own, opened, sets
+                self.counters.sessions, self.counters.session_ms = counted
+                gone = [key for key, weights in sets.items() if weights.has_lost()]
+                for key in list(sets) if self._broken else gone:
+                    self._forget(key)
+                if self._broken:
+                    self._opened = None
 
     def run(self, args: Sequence[Argument]) -> list[torch.Tensor]:
         """One call: tensors (and sizes, as ints) in the program's order of inputs."""

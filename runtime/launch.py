@@ -21,7 +21,7 @@ class Launch:
     `inputs` and `outputs` are names and what binds tensors to them, `devices` those of the outputs.
     `targets` has the tensors to write to, if not new ones of onnxruntime's. `stream` is that of a
     CUDA device; `captures` asks for CUDA graphs, which `weights`, places among the inputs, are read
-    by where they lie.
+    by where they lie. `around` wraps what runs the session.
     """
 
     def __init__(
@@ -36,9 +36,10 @@ class Launch:
         stream: SessionStream | None,
         captures: bool,
         weights: frozenset[int],
+        around: Callable[[Callable[..., None]], Callable[..., None]] = lambda run: run,
     ) -> None:
         # What InferenceSession wraps this in checks names that are ours, at every call.
-        self._run = session._sess.run_with_ortvaluevector  # noqa: SLF001  # pyright: ignore[reportOptionalMemberAccess]
+        self._run = around(session._sess.run_with_ortvaluevector)  # noqa: SLF001  # pyright: ignore[reportOptionalMemberAccess]
         self._names, self._feeder = inputs
         self._output_names, self._target_feeder = outputs
         self._devices = [*map(ort_device, devices)]

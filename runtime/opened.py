@@ -31,6 +31,7 @@ from .placement import Placement, refuse_strays
 from .program import Program, TensorSpec
 from .providers import ProviderChoice
 from .quantize import QuantizedWeights
+from .ranges import ranged, wanted_ranges
 from .session import Session, open_session, run_options, session_options
 from .settings import QUIET
 from .tensors import Feeder, as_input
@@ -133,7 +134,7 @@ class Setup:
     `overwrites` are outputs to be written onto an input, by position. `sessions` are those that
     executables share. `places` are the devices, None for the CPU; on CUDA, `cuda_graphs` captures
     runs and `exhaustive` has cuDNN try all its algorithms. `run_settings` are for each run, and the
-    first `verify` calls are compared with eager.
+    first `verify` calls are compared with eager. `label` is how tools call its runs.
     """
 
     providers: tuple[ProviderChoice, ...]
@@ -155,6 +156,7 @@ class Setup:
     cache_dir: Path | None = None
     run_settings: Mapping[str, str] = field(default_factory=dict[str, str])
     verify: int = 0
+    label: str = ""
 
     def devices(self, program: Program) -> Places:
         """The devices, of all inputs and outputs of the program."""
@@ -262,6 +264,7 @@ def open_program(
             # One that is not contiguous is fed as a copy, somewhere else each time.
             if i in setup.weights and isinstance(w := args[i], torch.Tensor) and w.is_contiguous()
         ),
+        around=partial(ranged, name=setup.label, ranges=wanted_ranges(places.session)),
     )
     return Opened(
         prepared=prepared,

@@ -133,3 +133,15 @@ def test_inputs_that_lack_or_are_unknown_are_named(capsys: pytest.CaptureFixture
     assert "--input lacks ids tensor(int64)[2, 5]" in capsys.readouterr().err
     assert main(["run", "model.onnx", "--input", "x=int64[1]"]) == 1
     assert "the file's inputs: ids" in capsys.readouterr().err
+
+
+def test_a_model_is_explained_on_a_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["explain", "users_model:Model", "--args", "int64[2,5]<30", "--calls", "2"]
+    assert main([*command, "-o", "report.html"]) == 0
+    said = capsys.readouterr().out
+    assert "1 graphs (0/0), 1 regions: 2 operators native" in said
+    assert "measured, with profilers on: " in said
+    assert "in 2 runs and 0 in eager operators" in said
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
+    assert main([*command, "-o", "report.pdf"]) == 1
+    assert "must end in one of .html, .md, .json" in capsys.readouterr().err

@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
 
 import dynamo_onnx
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def python(code: str) -> str:
@@ -76,3 +80,12 @@ def test_the_version_is_the_installed_one() -> None:
     assert version("dynamo-onnx") == dynamo_onnx.__version__
     assert importlib.util.find_spec("dynamo_onnx.backend") is not None
     assert torch.__version__
+
+
+def test_the_files_that_make_up_a_page_are_installed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["dynamo_onnx.backend"]
+    packed = {path for pattern in patterns for path in (ROOT / "backend").glob(pattern)}
+    assert {path.name for path in packed} == {"page.html", "page.css", "page.js", "graph.js"}
+    others = {p for p in (ROOT / "backend").rglob("*") if p.is_file() and p.suffix != ".py"}
+    assert {p for p in others if "__pycache__" not in p.parts} == packed

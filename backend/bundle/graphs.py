@@ -35,6 +35,7 @@ from ..export.convert import as_tensor, drop_checks
 from ..options import DEFAULT_OPSET, NEWEST_OPSET
 from ..placing import Placing
 from ..state import GraphRecord
+from ..stitch import Stitched
 from .results import Weights
 from .symbols import Symbol, real
 from .tracing import Call
@@ -93,10 +94,10 @@ class Graphs:
     def _bundled(
         self, record: GraphRecord, args: Sequence[object], fixed: Mapping[int, torch.Tensor]
     ) -> Call:
-        gm = record.source()
-        _refuse(record, gm, args, fixed)
-        assert gm is not None
-        graph, results = _whole_graph(gm)
+        stitched = record.stitched()
+        _refuse(record, stitched, args, fixed)
+        assert stitched is not None
+        graph, results = _whole_graph(stitched.graph)
         conditions = list(dict.fromkeys(drop_checks(graph.graph)))
         region = whole(graph.graph)
         lowered = _lowered(record, graph.graph, region, conditions)
@@ -228,12 +229,12 @@ class _Results:
     numbers: frozenset[torch.fx.Node]
 
 
-def _whole_graph(gm: torch.fx.GraphModule) -> tuple[torch.fx.GraphModule, _Results]:
+def _whole_graph(original: torch.fx.Graph) -> tuple[torch.fx.GraphModule, _Results]:
     """A copy of the graph, which returns nothing but tensors."""
     graph = torch.fx.Graph()
     copies: dict[torch.fx.Node, torch.fx.Node] = {}
-    graph.graph_copy(gm.graph, copies)
-    (output,) = gm.graph.find_nodes(op="output")
+    graph.graph_copy(original, copies)
+    (output,) = original.find_nodes(op="output")
     nodes: list[torch.fx.Node | None] = []
     numbers: set[torch.fx.Node] = set()
     for result in output.args[0]:
@@ -243,7 +244,10 @@ def _whole_graph(gm: torch.fx.GraphModule) -> tuple[torch.fx.GraphModule, _Resul
             numbers.add(node)
         nodes.append(node)
     graph.output(tuple(node for node in nodes if node is not None))
-    return torch.fx.GraphModule(gm, graph), _Results(tuple(nodes), frozenset(numbers))
+    assert original.owning_module is not None
+    return torch.fx.GraphModule(original.owning_module, graph), _Results(
+        tuple(nodes), frozenset(numbers)
+    )
 
 
 def _lowered(
@@ -269,7 +273,7 @@ def _lowered(
 
 def _refuse(
     record: GraphRecord,
-    gm: torch.fx.GraphModule | None,
+    stitched: Stitched | None,
     args: Sequence[object],
     fixed: Mapping[int, torch.Tensor],
 ) -> None:
@@ -285,9 +289,9 @@ def _refuse(
             f"{frame} has {len(lines)} operators in eager PyTorch, which a bundle has not:\n"
             + "\n".join(dict.fromkeys(lines))
         )
-    if gm is None:
+    if stitched is None:
         raise BundleError(f"the graph of {frame} is gone: its compiled function was dropped")
-    placeholders = gm.graph.find_nodes(op="placeholder")
+    placeholders = stitched.graph.find_nodes(op="placeholder")
     if len(placeholders) != len(args):
         raise BundleError(f"{frame}: arguments are tensor subclasses, or share their memory")
     for position, tensor in fixed.items():

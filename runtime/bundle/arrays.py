@@ -134,6 +134,18 @@ def as_complex(array: Any) -> Any:  # noqa: ANN401 - of any library
     return sys.modules[type(array).__module__.partition(".")[0]].view_as_complex(array)
 
 
+def memory_of(array: Any) -> tuple[int, int]:  # noqa: ANN401 - an array of any library
+    """The first and the last address of an array's elements, as far as the library tells."""
+    if isinstance(array, np.ndarray):
+        return np.lib.array_utils.byte_bounds(array)
+    if hasattr(array, "data_ptr"):
+        start = int(array.data_ptr())
+        steps = zip(array.shape, array.stride(), strict=True)
+        reach = sum((size - 1) * step for size, step in steps if size > 1)
+        return start, start + (reach + 1) * array.element_size()
+    return id(array), id(array) + 1
+
+
 def overwrite(target: Any, value: Any) -> None:  # noqa: ANN401 - arrays of one library
     """Write a result into an argument that the model writes to."""
     target[...] = value

@@ -143,6 +143,20 @@ def _is_type(value: Any, name: str) -> bool:  # noqa: ANN401 - the user's
     return type(value) is _TYPES[name]
 
 
+def _of_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation of Python's own values: what a library makes of arrays is not torch's answer."""
+
+    def operation(*operands: Any) -> Any:  # noqa: ANN401 - numbers, texts, lists
+        if any(map(is_array, operands)):
+            raise BundleError("an array is computed with outside of a program")
+        return function(*operands)
+
+    return operation
+
+
+_ARITHMETIC = "add sub mul floordiv truediv mod neg eq ne lt le gt ge".split()
+
+
 def _dict(*pairs: Any) -> dict[Any, Any]:  # noqa: ANN401 - keys and values in turn
     return dict(zip(pairs[::2], pairs[1::2], strict=True))
 
@@ -177,21 +191,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "has key": lambda owner, key: key in owner,
     "keys": list,
     "not": operator.not_,
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "floordiv": operator.floordiv,
-    "truediv": operator.truediv,
-    "mod": operator.mod,
-    "neg": operator.neg,
-    "min": min,
-    "max": max,
-    "eq": operator.eq,
-    "ne": operator.ne,
-    "lt": operator.lt,
-    "le": operator.le,
-    "gt": operator.gt,
-    "ge": operator.ge,
+    **{name: _of_numbers(getattr(operator, name)) for name in _ARITHMETIC},
     "list": lambda *items: list(items),
     "tuple": lambda *items: items,
     "dict": _dict,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import mmap
 import os
 import threading
@@ -34,6 +35,7 @@ from .arrays import (
     from_ort_value,
     is_array,
     library_of,
+    memory_of,
     number_of,
     overwrite,
 )
@@ -87,6 +89,7 @@ class Bundle:
                 self._session(0)
             checked.result()
         self._kept = {name: _held(k, self._weights) for name, k in manifest.kept.items()}
+        self._overwrites = any(map(_is_overwritten, _steps(manifest.block)))
         self.__name__ = manifest.name
 
     def __repr__(self) -> str:
@@ -112,7 +115,10 @@ class Bundle:
         if missing:
             raise BundleError(f"{self._manifest.name}: {missing[0]} has a default that is not kept")
         values = Values(bound.arguments, self._kept)
-        library = library_of(_leaves(bound.arguments))
+        arrays = [*_leaves(bound.arguments)]
+        if self._overwrites:
+            _refuse_shared_memory(arrays)
+        library = library_of(arrays)
         if not self._kept:
             return self._run(values, library)
         with self._lock:  # its arrays change from call to call
@@ -297,6 +303,28 @@ def _as_arrays(result: Any, library: str) -> Any:  # noqa: ANN401 - the model's 
     if type(result) is dict:
         return {key: _as_arrays(item, library) for key, item in result.items()}
     return result
+
+
+def _steps(block: Block) -> Iterator[Run | Write]:
+    """Every step of a bundle, whichever way it goes."""
+    yield from block.steps
+    for choice in block.choices:
+        yield from _steps(choice.then)
+
+
+def _is_overwritten(step: Run | Write) -> bool:
+    """Is it an argument's memory that is written to?"""
+    if isinstance(step, Run) or step.attribute is not None:
+        return False
+    return isinstance(step.target, list) and step.target[0] != "kept"
+
+
+def _refuse_shared_memory(arrays: Sequence[Any]) -> None:
+    """What was compiled writes to arguments, and takes none of them to be part of another."""
+    bounds = sorted(memory_of(array) for array in arrays)
+    for (_, end), (start, _) in itertools.pairwise(bounds):
+        if start < end:
+            raise BundleError("the model writes to its arguments, and two of them share memory")
 
 
 def _leaves(value: Any) -> Iterator[Any]:  # noqa: ANN401 - the user's

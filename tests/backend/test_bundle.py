@@ -181,6 +181,41 @@ def test_what_the_model_writes_to_goes_on_from_call_to_call(tmp_path: Path) -> N
     assert model.calls.tolist() == [1, 1]
 
 
+def test_arguments_that_are_written_to_must_not_share_memory(tmp_path: Path) -> None:
+    def shift(x: Tensor, y: Tensor) -> Tensor:
+        x.add_(1)
+        return x + y
+
+    bundle = bundle_of(shift, (torch.ones(2), torch.ones(2)), to=tmp_path)
+    x, y = np.ones(2, np.float32), np.ones(2, np.float32)
+    assert bundle(x, y).tolist() == [3, 3]
+    both = np.zeros(3, np.float32)
+    for first, second in ((x, x), (both[:2], both[1:])):
+        with pytest.raises(BundleError, match="two of them share memory"):
+            bundle(first, second)
+    shared = torch.ones(3)
+    with pytest.raises(BundleError, match="two of them share memory"):
+        bundle(shared[:2], shared[1:])
+
+
+def test_sizes_are_guarded_whichever_way_dynamo_does_it(tmp_path: Path) -> None:
+    def even(x: Tensor) -> Tensor:
+        return x * 2 if x.shape[0] % 2 == 0 else x + 1
+
+    for way in (False, True):
+        torch._dynamo.reset()
+        with torch._dynamo.config.patch(enable_cpp_symbolic_shape_guards=way):
+            compiled = torch.compile(even, backend="onnx", dynamic=True)
+            with torch.no_grad():
+                compiled(torch.ones(4))
+        dynamo_onnx.save(compiled, tmp_path / "even.onnxbundle")
+        bundle = dynamo_onnx.load(tmp_path / "even.onnxbundle")
+        assert bundle(np.ones(6, np.float32)).tolist() == [2] * 6
+        for rows in (1, 5):
+            with pytest.raises(BundleError, match="no guard set"):
+                bundle(np.ones(rows, np.float32))
+
+
 def test_numbers_go_in_and_come_out(tmp_path: Path) -> None:
     def grow(x: Tensor, by: int) -> tuple[Tensor, int, int]:
         rows = x.shape[0] * by

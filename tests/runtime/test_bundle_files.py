@@ -17,7 +17,13 @@ import torch
 from torch import nn
 
 import dynamo_onnx
-from dynamo_onnx.runtime.bundle.expressions import OPERATIONS, check
+from dynamo_onnx.runtime.bundle.expressions import (
+    OPERATIONS,
+    Values,
+    check,
+    evaluate,
+    holds,
+)
 from dynamo_onnx.runtime.bundle.load import load
 from dynamo_onnx.runtime.errors import BundleError
 
@@ -300,3 +306,14 @@ def test_every_operation_is_checked_for_its_operands() -> None:
     for name in OPERATIONS:
         with pytest.raises(BundleError):
             check([name, object()])
+
+
+@pytest.mark.parametrize("name", ["add", "eq", "lt", "floordiv"])
+def test_arrays_are_computed_with_in_programs_alone(name: str) -> None:
+    values = Values({"x": X, "n": 3}, {})
+    assert evaluate([name, ["argument", "n"], 3], values) == {"add": 6, "eq": 1, "lt": 0}.get(
+        name, 1
+    )
+    with pytest.raises(BundleError, match="an array is computed with outside of a program"):
+        evaluate([name, ["argument", "x"], 3], values)
+    assert not holds([name, ["argument", "x"], 3], values)
