@@ -58,6 +58,7 @@ bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks.inference
 	$(BIN)/python -m benchmarks.inference --batch 8
 	$(BIN)/python -m benchmarks.compile_time
+	$(BIN)/python -m benchmarks.bundle
 	$(BIN)/python -m benchmarks.call_overhead
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.generate

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import types
 import weakref
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 import torch.fx
 from torch._C import DispatchKey  # 2.11-2.13
+from torch._C._dynamo.guards import DictGuardManager  # 2.13
 from torch._decomp import core_aten_decompositions, decomposition_table  # 2.11-2.13
 from torch._decomp.decompositions import upsample_compute_output_size  # 2.11-2.13
 from torch._dispatch.python import enable_python_dispatcher  # 2.11-2.13
@@ -189,14 +190,14 @@ class CodeVersion:
 def code_versions(code: types.CodeType) -> tuple[CodeVersion, ...]:
     """The compiled versions of a code object, in the order in which they are tried.
 
-    Guards on sizes are not in `code_parts`: they come last, as lambdas with a text. 2.11-2.13.
+    Guards on sizes come last, as lambdas with a text. 2.11-2.13.
     """
     found: list[CodeVersion] = []
     for entry in _debug_get_cache_entry_list(code):
-        manager = entry.guard_manager
-        lambdas = manager.root.get_epilogue_lambda_guards()
-        sizes = [part for guard in lambdas for part in guard.verbose_code_parts()]
-        guards = (*map(str, manager.code_parts), *map(str, sizes))
+        root = entry.guard_manager.root
+        lambdas = root.get_epilogue_lambda_guards()
+        sizes = (part for guard in lambdas for part in guard.verbose_code_parts())
+        guards = tuple(dict.fromkeys([*_guard_texts(root), *map(str, sizes)]))
         found.append(CodeVersion(str(entry.compile_id), entry.code, guards))
     return tuple(found)
 
@@ -204,6 +205,26 @@ def code_versions(code: types.CodeType) -> tuple[CodeVersion, ...]:
 def has_hooks(module: torch.nn.Module) -> bool:
     """Does a call of the module do more than its `forward`? 2.11-2.13."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._compiled_call_impl)  # noqa: SLF001
+
+
+def _guard_texts(manager: Any) -> Iterator[str]:  # noqa: ANN401 - torch's GuardManager
+    """Those of a tree of guards.
+
+    A dict that is gone through has a manager which compares its length without a text, and what is
+    below it is not in `code_parts`.
+    """
+    for guard in manager.get_leaf_guards():
+        yield from map(str, guard.verbose_code_parts())
+    for child in manager.get_child_managers():
+        yield from _guard_texts(child)
+    if isinstance(manager, DictGuardManager):
+        found: dict[int, tuple[Any, Any]] = manager.get_key_value_managers()
+        pairs = [found[index] for index in sorted(found)]
+        keys = [key for key, _ in pairs if key is not None]
+        if keys:  # all of them are guarded, or none
+            yield f"len({manager.get_source()}) == {len(keys)}"
+        for child in (m for pair in pairs for m in pair if m is not None):
+            yield from _guard_texts(child)
 
 
 as_scalar: Callable[[float], torch.Tensor] = torch._as_tensor_fullprec  # noqa: SLF001  # 2.11-2.13

@@ -26,11 +26,17 @@ COLOURS = {  # Okabe and Ito's, which the colour-blind can tell apart
     "torch.onnx": "#E69F00",
     "dynamo_onnx": "#0072B2",
     "dynamo_onnx fake": "#56B4E9",
+    "compile": "#0072B2",
+    "cache": "#56B4E9",
+    "bundle": "#009E73",
 }
 LEGEND = {
     "onnx": "onnx (this project)",
     "raw": "plain session on torch.onnx.export's model",
     "bare": "the same session alone",
+    "compile": "torch.compile",
+    "cache": "torch.compile, cache_dir filled",
+    "bundle": "the bundle, without torch",
 }
 OURS = "onnx"
 Line: TypeAlias = "Sequence[tuple[float, Quartiles]]"

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...runtime.bundle.arrays import ELEMENT_TYPES
 from ...runtime.errors import BundleError
-from .symbols import IGNORED, Ignored, Shape, Static, Symbol, expression_of
+from .symbols import IGNORED, Ignored, Shape, Static, Symbol, expression_of, real
 
 _ROOT = re.compile(r"\bL\['([^']*)'\]")
 _TYPED = re.compile(r"^(?P<call>___check_\w+\(.*\)), type=<class '(?P<type>[^']*)'>")
@@ -46,6 +46,60 @@ def condition(guard: str, local: Mapping[str, object]) -> object:
         return _Reader(local, typed["type"] if typed else "").read(tree.body)
     except (SyntaxError, BundleError) as error:
         raise BundleError(f"the guard `{text}` cannot be told as data: {error}") from error
+
+
+def outdated(guard: str, local: Mapping[str, object], globals_: Mapping[str, object]) -> bool:
+    """Is it a guard of the model, or of globals, that does not hold as they are now?
+
+    Numbers, texts, None and identities are compared. What Dynamo reaches in ways that have no words
+    is not: it ends up in the bundle as it is.
+    """
+    text = guard.split("  # ", 1)[0].strip()
+    roots = _ROOT.findall(text)
+    if not (roots or "G['" in text) or not all(_is_known(local, name) for name in roots):
+        return False
+    typed = _TYPED.match(text)
+    try:
+        tree = ast.parse(typed["call"] if typed else text, mode="eval")
+    except SyntaxError:
+        return False  # no comparison
+    match tree.body:
+        case ast.Compare(path, [ast.Eq()], [ast.Constant(wanted)]):
+            found = _reached(path, local, globals_)
+            return isinstance(found, (bool, int, float, str)) and found != wanted
+        case ast.Compare(path, [ast.Is()], [ast.Constant(None)]):
+            return _reached(path, local, globals_) not in (None, _UNREACHED)
+        case ast.Call(ast.Name("___check_obj_id"), [path, ast.Constant(wanted)]):
+            found = _reached(path, local, globals_)
+            return found is not _UNREACHED and id(found) != wanted
+        case _:
+            return False
+
+
+_UNREACHED = object()
+
+
+def _is_known(local: Mapping[str, object], name: str) -> bool:
+    return name in local and not isinstance(local[name], Symbol)
+
+
+def _reached(path: ast.expr, local: Mapping[str, object], globals_: Mapping[str, object]) -> object:
+    """What is at the end of names, attributes and items, if there is such a thing."""
+    match path:
+        case ast.Name("L"):
+            return local
+        case ast.Name("G"):
+            return globals_
+        case ast.Subscript(owner, ast.Constant(key)):
+            container: Any = _reached(owner, local, globals_)
+            try:
+                return real(container[key])
+            except (KeyError, IndexError, TypeError):
+                return _UNREACHED
+        case ast.Attribute(owner, name):
+            return getattr(_reached(owner, local, globals_), name, _UNREACHED)
+        case _:
+            return _UNREACHED
 
 
 class _Reader:

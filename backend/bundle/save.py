@@ -99,6 +99,8 @@ def _write(folder: Path, entry: Entry, graphs: Graphs, block: Block) -> None:
         "block": _told(block),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    if offsets:  # safetensors lets nobody but the owner read what it writes
+        shutil.copymode(folder / MANIFEST, folder / WEIGHTS)
 
 
 def _try(folder: Path) -> None:

@@ -224,7 +224,7 @@ class Static:
         method, owner = getattr(self.value, "__name__", ""), getattr(self.value, "__self__", None)
         if isinstance(owner, dict) and method in ("clear", "update"):
             for key, value in args[0].items() if args else ():
-                _refuse_change(owner.get(key, _MISSING), value, f"{key!r} of a dict")
+                refuse_change(owner.get(key, _MISSING), value, f"{key!r} of a dict")
             return None
         return self.tracer.call(self.value, args, kwargs)
 
@@ -238,11 +238,12 @@ def assign(owner: object, name: str, value: object) -> None:
     if before is _MISSING and not isinstance(owner, torch.nn.Module):
         object.__setattr__(owner, name, value)
     else:
-        _refuse_change(before, value, f"{name} of a {type(owner).__name__}")
+        refuse_change(before, value, f"{name} of a {type(owner).__name__}")
 
 
-def _refuse_change(before: object, after: object, name: str) -> None:
-    after = real(after)
+def refuse_change(before: object, after: object, name: str) -> None:
+    """BundleError, unless something that outlives the call is afterwards what it was before."""
+    before, after = real(before), real(after)
     plain = isinstance(after, _PLAIN) and type(before) is type(after)
     if before is not after and not (plain and before == after):
         raise BundleError(f"{name} changes in each call, which a bundle does not keep")

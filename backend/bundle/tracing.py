@@ -8,6 +8,7 @@ way is taken, one run after the other, and the choices become a tree of blocks.
 from __future__ import annotations
 
 import builtins
+import dis
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +21,19 @@ from ...runtime.bundle.expressions import Expression
 from ...runtime.bundle.manifest import Block, Choice, Run, Write
 from ...runtime.errors import BundleError
 from ..torch_private import CodeVersion, code_versions, has_hooks
-from .guards import condition
+from .guards import condition, outdated
 from .results import Weights, result_expression
-from .symbols import CallsOwn, Static, Symbol, Tracer, assign, expression_of, real, static
+from .symbols import (
+    CallsOwn,
+    Static,
+    Symbol,
+    Tracer,
+    assign,
+    expression_of,
+    real,
+    refuse_change,
+    static,
+)
 
 MOST_PATHS = 256
 
@@ -148,9 +159,13 @@ class _Tracing:
         if not versions:  # Dynamo leaves frames without operators as they are
             return self._execute(function, function.__code__, local, free, "")
         seen: dict[str, object] = {**local, **free}
-        fitting = [(v, found) for v in versions if (found := _conditions(v, seen)) is not None]
+        asked = [(v, _conditions(v, seen, function.__globals__)) for v in versions]
+        fitting = [(v, found) for v, found in asked if not isinstance(found, str)]
         if not fitting:
-            raise BundleError(f"no guard set of {function.__name__} fits what leads to it")
+            raise BundleError(
+                f"no guard set of {function.__name__} fits what leads to it and the model now:"
+                + "".join(f"\n  guard set {v.compile_id}: not {found}" for v, found in asked)
+            )
         index = self.choose([(f"guard set {v.compile_id}", found) for v, found in fitting])
         version, _ = fitting[index]
         return self._execute(function, version.code, local, free, version.compile_id)
@@ -168,19 +183,22 @@ class _Tracing:
         plain = code.replace(
             co_argcount=len(names), co_posonlyargcount=0, co_kwonlyargcount=0, co_flags=flags
         )
-        run = types.FunctionType(
-            plain,
-            self._namespace(function, code, compile_id),
-            function.__name__,
-            closure=tuple(types.CellType(free[name]) for name in code.co_freevars),
-        )
+        namespace = self._namespace(function, code, compile_id)
+        before = {name: namespace.get(name) for name in _stored_globals(code)}
+        cells = {name: types.CellType(free[name]) for name in code.co_freevars}
+        run = types.FunctionType(plain, namespace, function.__name__, closure=tuple(cells.values()))
         try:
-            return run(*[local[name] for name in names])
+            returned = run(*[local[name] for name in names])
         except BundleError as error:
             raise _located(error, self.graphs.where(self._last)) from error
         except Exception as error:
             told = BundleError(f"{type(error).__name__} in the code around the graphs: {error}")
             raise _located(told, self.graphs.where(self._last)) from error
+        for name, value in before.items():
+            refuse_change(value, namespace.get(name), f"the global {name}")
+        for name, cell in cells.items():
+            refuse_change(free[name], cell.cell_contents, f"{name} of an enclosing function")
+        return returned
 
     def _namespace(
         self, function: types.FunctionType, code: types.CodeType, compile_id: str
@@ -253,16 +271,23 @@ def argument_names(code: types.CodeType) -> tuple[str, ...]:
     return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + stars]
 
 
-def _conditions(version: CodeVersion, local: Mapping[str, object]) -> list[Expression] | None:
-    """What a version asks of a call; None if it cannot be meant."""
+def _conditions(
+    version: CodeVersion, local: Mapping[str, object], globals_: Mapping[str, object]
+) -> list[Expression] | str:
+    """What a version asks of a call; if it cannot be meant, the guard that says so."""
     found: dict[str, Expression] = {}
     for guard in version.guards:
-        told = condition(guard, local)
+        told = not outdated(guard, local, globals_) and condition(guard, local)
         if told is False:
-            return None
+            return guard.split("  # ", 1)[0].strip()
         if isinstance(told, Symbol):
             found[repr(told.tree_)] = told.tree_
     return list(found.values())
+
+
+def _stored_globals(code: types.CodeType) -> set[str]:
+    stores = ("STORE_GLOBAL", "DELETE_GLOBAL")
+    return {i.argval for i in dis.get_instructions(code) if i.opname in stores}
 
 
 def _names(code: types.CodeType) -> set[str]:

@@ -112,6 +112,25 @@ def test_a_dynamic_size_takes_what_its_guards_allow_and_refuses_the_rest(tmp_pat
         bundle()
 
 
+def test_a_dict_that_is_gone_through_must_be_as_it_was(tmp_path: Path) -> None:
+    def shifted(xs: dict[str, Any]) -> dict[str, Any]:
+        by = 1 if xs["up"] else -1
+        return {key: x + by for key, x in xs.items() if key != "up"}
+
+    x = torch.ones(3)
+    bundle = bundle_of(shifted, ({"up": True, "x": x},), ({"up": False, "x": x},), to=tmp_path)
+    ones = np.ones(3, np.float32)
+    assert bundle({"up": True, "x": ones})["x"].tolist() == [2, 2, 2]
+    assert bundle({"up": False, "x": ones})["x"].tolist() == [0, 0, 0]
+    for other, words in (
+        ({"up": True, "x": ones[:2]}, r"is float32 \[3\] does not hold: .* is float32 \[2\]"),
+        ({"up": True, "x": ones, "y": ones}, r"length\(xs\) == 2 does not hold"),
+        ({"x": ones, "up": True}, r"keys\(xs\)\[0\] == 'up' does not hold"),
+    ):
+        with pytest.raises(BundleError, match=words):
+            bundle(other)
+
+
 def test_an_output_of_transformers_keeps_its_names(tmp_path: Path) -> None:
     import transformers
 
@@ -287,6 +306,14 @@ def test_a_bundle_is_replaced_whole_and_nothing_else_is_touched(tmp_path: Path) 
     with pytest.raises(BundleError, match="is there and no bundle"):
         dynamo_onnx.save(compiled, mine)
     assert (mine / "thesis.txt").read_text() == "years of work"
+
+
+def test_whoever_may_read_one_file_of_a_bundle_may_read_all(tmp_path: Path) -> None:
+    bundle_of(nn.Linear(2, 2), (torch.ones(2),), to=tmp_path)
+    plain = tmp_path / "plain"
+    plain.touch()
+    modes = {path.stat().st_mode for path in (tmp_path / "a.onnxbundle").iterdir()}
+    assert modes == {plain.stat().st_mode}
 
 
 def test_the_manifest_has_no_path_of_this_machine(tmp_path: Path) -> None:

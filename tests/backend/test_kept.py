@@ -74,6 +74,19 @@ def test_the_next_process_finds_what_one_has_lowered(tmp_path: Path) -> None:
     assert len(files(tmp_path)) == 1
 
 
+def test_workers_that_follow_the_first_lower_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "DYNAMO_ONNX_CACHE": str(tmp_path)}
+    command = [sys.executable, "-c", SCRIPT]
+    subprocess.run(command, env=environment, check=True)
+    workers = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    found = [worker.communicate()[0].split() for worker in workers]
+    assert [(missed, loaded) for missed, loaded, _ in found] == [("1", "1")] * 4
+    assert len(files(tmp_path)) == 1
+
+
 def test_processes_that_start_together_leave_one_good_file(tmp_path: Path) -> None:
     environment = {**os.environ, "DYNAMO_ONNX_CACHE": str(tmp_path)}
     command = [sys.executable, "-c", SCRIPT]
