@@ -273,12 +273,12 @@ def test_matrices_that_are_arguments_stay_in_float() -> None:
     }
 
 
-def test_a_graph_that_records_gradients_runs_in_eager() -> None:
+def test_a_graph_that_records_gradients_keeps_its_float_weights() -> None:
     model = nn.Linear(64, 48)
     fast = torch.compile(model, backend="onnx", options={"quantize": "int8"})
     result = fast(X)
     result.sum().backward()
-    assert torch.equal(result, model(X))
+    torch.testing.assert_close(result, model(X), rtol=1e-5, atol=1e-6)
     assert dynamo_onnx.report(fast).quantized == ()
 
 
