@@ -51,6 +51,7 @@ conformance: $(VENV)/.stamp-test
 	$(BIN)/python -m tests.conformance.fuzz --programs 2000 --seed 2
 	$(BIN)/python -m tests.conformance.models --docs
 	$(BIN)/python -m tests.conformance.models --gradients
+	$(BIN)/python -m tests.conformance.models --bundles
 	$(BIN)/python -m tests.conformance.models --exports --docs
 
 # Every question in full: hours on 2 cores. `--update-readme` on one of them shows its results.

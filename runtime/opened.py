@@ -69,8 +69,9 @@ class Opened:
     uncaptured: str
     pid: int
 
-    def __del__(self) -> None:
-        if self.pid != os.getpid():
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
+        # As a default: at the interpreter's end, names of modules are None.
+        if self.pid != getpid():
             self.left_by_fork.extend((self.session, self.launch))
 
     def usable(self, args: Sequence[Argument]) -> bool:

@@ -117,14 +117,18 @@ class _Reader:
             case ast.Name("L"):
                 return self._local
             case ast.Name("G" | "torch" | "utils_device"):
-                return IGNORED
+                return _ELSEWHERE
             case ast.Tuple(parts) | ast.List(parts):
                 return [self.read(part) for part in parts]
             case ast.Subscript(owner, key):
                 return _item(self.read(owner), self.read(key))
             case ast.Attribute(owner, name):
                 found = self.read(owner)
-                return found if isinstance(found, Ignored) else getattr(found, name)
+                if isinstance(found, (_Elsewhere, Ignored)):
+                    return found
+                if isinstance(found, Symbol) and name == "__dict__":
+                    return found.made_("attributes", found.tree_)
+                return _attribute(found, name)
             case ast.UnaryOp(ast.Not(), operand):
                 return _negated(self.read(operand))
             case ast.UnaryOp(operation, operand) if type(operation) in _OPERATIONS:
@@ -156,9 +160,7 @@ class _Reader:
         if name == "check_tensor":
             return self._tensor(self.read(args[0]), args[3], keywords["size"])
         values = [self.read(arg) for arg in args[:2]]
-        if any(isinstance(value, (Static, Ignored)) for value in values):
-            return IGNORED
-        return _CALLS[name](self._type, *values)
+        return IGNORED if _is_foreign(values) else _CALLS[name](self._type, *values)
 
     def _tensor(self, value: object, dtype: ast.expr, sizes: ast.expr) -> object:
         if isinstance(value, (Static, Ignored)):
@@ -177,8 +179,9 @@ def _is_of_type(wanted: str, value: object, _identity: object) -> object:
         return IGNORED if builtin is None else type(value) is builtin
     if builtin is not None:
         return value.made_("is type", value.tree_, builtin.__name__)
-    # Of an object of the user's class, what is read of it decides.
-    return value.made_("is array", value.tree_) if wanted in _TENSORS else IGNORED
+    if wanted in _TENSORS:
+        return value.made_("is array", value.tree_)
+    return value.made_("is object", value.tree_, wanted)
 
 
 def _is_object(_type: str, value: object, _identity: object) -> object:
@@ -218,9 +221,34 @@ _CALLS: dict[str, Callable[..., object]] = {
 }
 
 
+class _Elsewhere:
+    """What lives in Python alone: a global, torch's own names."""
+
+
+_ELSEWHERE = _Elsewhere()
+
+
+def _is_foreign(values: Sequence[object]) -> bool:
+    """Says an operation on these nothing of the arguments? One with both cannot be told."""
+    if any(isinstance(value, Ignored) for value in values):
+        return True
+    if not any(isinstance(value, (Static, _Elsewhere)) for value in values):
+        return False
+    if any(isinstance(value, (Symbol, Shape)) for value in values):
+        raise BundleError("an argument is compared with what lives in Python alone")
+    return True
+
+
+def _attribute(owner: Any, name: str) -> Any:  # noqa: ANN401 - of any kind
+    try:
+        return getattr(owner, name)
+    except AttributeError as error:
+        raise BundleError(f"{name} of an argument is not known") from error
+
+
 def _item(owner: Any, key: Any) -> Any:  # noqa: ANN401 - values of any kind
-    if isinstance(owner, Ignored):
-        return IGNORED
+    if isinstance(owner, (_Elsewhere, Ignored)):
+        return owner
     try:
         return owner[key]
     except (KeyError, IndexError, TypeError) as error:
@@ -228,7 +256,7 @@ def _item(owner: Any, key: Any) -> Any:  # noqa: ANN401 - values of any kind
 
 
 def _applied(function: Callable[..., Any], *values: Any) -> Any:  # noqa: ANN401 - of any kind
-    if any(isinstance(value, (Static, Ignored)) for value in values):
+    if _is_foreign(values):
         return IGNORED
     if any(isinstance(value, Shape) for value in values):
         raise BundleError("whole shapes are compared")
@@ -249,7 +277,7 @@ def _compared(operation: ast.cmpop, left: Any, right: Any) -> Any:  # noqa: ANN4
 
 
 def _is(left: object, right: object) -> object:
-    if isinstance(left, (Static, Ignored)) or isinstance(right, (Static, Ignored)):
+    if _is_foreign((left, right)):
         return IGNORED
     if right is None and isinstance(left, Symbol):
         return left.made_("is none", left.tree_)
@@ -259,7 +287,7 @@ def _is(left: object, right: object) -> object:
 
 
 def _negated(value: object) -> object:
-    if isinstance(value, (Static, Ignored)):
+    if _is_foreign((value,)):
         return IGNORED
     if isinstance(value, Symbol):
         return value.made_("not", ["truth", value.tree_])
@@ -268,7 +296,7 @@ def _negated(value: object) -> object:
 
 def _joined(values: Sequence[object], *, any_of: bool) -> object:
     """All, or any of the values. One that is ignored says nothing: an `or` with it neither."""
-    told = [value for value in values if not isinstance(value, (Static, Ignored))]
+    told = [value for value in values if not _is_foreign((value,))]
     if not told or (any_of and len(told) < len(values)):
         return IGNORED
     symbols = [value for value in told if isinstance(value, Symbol)]

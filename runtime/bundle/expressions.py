@@ -157,6 +157,14 @@ def _of_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
 _ARITHMETIC = "add sub mul floordiv truediv mod neg eq ne lt le gt ge".split()
 
 
+def _is_object(value: Any, name: str) -> bool:  # noqa: ANN401 - the user's
+    """Of the class of that name; a `Record` is of the class that it stands for."""
+    kind = type(value)
+    if isinstance(value, Record):
+        return name == value.class_name or name.endswith(f".{value.class_name}")
+    return f"{kind.__module__}.{kind.__qualname__}" == name
+
+
 def _dict(*pairs: Any) -> dict[Any, Any]:  # noqa: ANN401 - keys and values in turn
     return dict(zip(pairs[::2], pairs[1::2], strict=True))
 
@@ -175,6 +183,7 @@ _DIRECT: dict[str, Callable[..., Any]] = {
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "item": _item,
     "attribute": _attribute,
+    "attributes": lambda value: getattr(value, "__dict__", {}),
     "size": _size,
     "rank": lambda array: len(shape_of(array)),
     "length": lambda value: shape_of(value)[0] if is_array(value) else len(value),
@@ -186,6 +195,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "is tensor": _is_tensor,
     "is array": is_array,
     "is type": _is_type,
+    "is object": _is_object,
     "is nan": lambda value: math.isnan(number_of(value)),
     "is none": lambda value: value is None,
     "has key": lambda owner, key: key in owner,
@@ -200,9 +210,11 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 OPERATIONS = frozenset({*_DIRECT, *_FUNCTIONS})
 # How many operands each takes, where it is not any number.
 _COUNTS = {
-    **dict.fromkeys("argument kept rank length scalar number int float truth".split(), 1),
+    **dict.fromkeys(
+        "argument kept attributes rank length scalar number int float truth".split(), 1
+    ),
     **dict.fromkeys(["is array", "is nan", "is none", "keys", "not", "neg"], 1),
-    **dict.fromkeys(["result", "item", "attribute", "size", "is type", "has key"], 2),
+    **dict.fromkeys(["result", "item", "attribute", "size", "is type", "is object", "has key"], 2),
     **dict.fromkeys("add sub mul floordiv truediv mod eq ne lt le gt ge".split(), 2),
 }
 # Operands that are not expressions themselves, but data of a type.
@@ -213,5 +225,6 @@ _PLAIN: dict[str, dict[int, type | tuple[type, ...]]] = {
     "attribute": {1: str},
     "size": {1: int},
     "is type": {1: str},
+    "is object": {1: str},
     "is tensor": {1: str},
 }

@@ -55,7 +55,7 @@ def text(expression: Expression) -> str:
         return f"{text(operands[0])}.{operands[1]}"
     if name == "size":
         return f"{text(operands[0])}.shape[{operands[1]}]"
-    if name in ("is array", "is none", "is type"):
+    if name in ("is array", "is none", "is type", "is object"):
         kind = {"is array": "an array", "is none": "None"}.get(name, str(operands[-1]))
         return f"{text(operands[0])} is {kind}"
     if name == "has key":

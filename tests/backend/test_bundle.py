@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import dynamo_onnx
 from dynamo_onnx import Bundle, BundleError
+from dynamo_onnx.runtime.bundle.record import Record
 
 Fn = Callable[..., Any]
 
@@ -196,6 +197,44 @@ def test_arguments_that_are_written_to_must_not_share_memory(tmp_path: Path) -> 
     shared = torch.ones(3)
     with pytest.raises(BundleError, match="two of them share memory"):
         bundle(shared[:2], shared[1:])
+
+
+class Plus:
+    """Adds what it was made with."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def on(self, x: Tensor) -> Tensor:
+        return x + self.value
+
+
+class Times(Plus):
+    """Multiplies."""
+
+    def on(self, x: Tensor) -> Tensor:
+        return x * self.value
+
+
+def test_an_object_must_be_of_the_class_that_was_seen(tmp_path: Path) -> None:
+    def apply(x: Tensor, by: Plus) -> Tensor:
+        return by.on(x)
+
+    x = torch.ones(2)
+    bundle = bundle_of(apply, (x, Plus(3.0)), (x, Times(3.0)), to=tmp_path)
+    assert bundle(x, Plus(3.0)).tolist() == [4, 4]
+    assert bundle(x, Times(3.0)).tolist() == [3, 3]
+    assert bundle(x, Record("Times", {"value": 3.0})).tolist() == [3, 3]
+    with pytest.raises(BundleError, match="by is"):
+        bundle(x, 3.0)
+
+
+def test_a_dtype_is_no_argument_of_a_bundle(tmp_path: Path) -> None:
+    def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+        return x.to(dtype) / 2
+
+    with pytest.raises(BundleError, match=r"the guard .*dtype.* cannot be told as data"):
+        bundle_of(cast, (torch.ones(2), torch.float64), to=tmp_path)
 
 
 def test_sizes_are_guarded_whichever_way_dynamo_does_it(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 import dynamo_onnx
 from dynamo_onnx.backend.state import state
+from dynamo_onnx.runtime import opened
 from dynamo_onnx.runtime.executable import Executable
 
 X = torch.randn(3, 4)
@@ -108,3 +110,10 @@ def test_a_model_that_is_dropped_leaves_nothing(options: dict[str, Any], forgott
     torch._dynamo.reset()
     gc.collect()
     assert not any(reference() for reference in (*sessions, *executable_references))
+
+
+def test_a_session_that_ends_with_the_interpreter_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = object.__new__(opened.Opened)
+    object.__setattr__(ended, "pid", os.getpid())
+    monkeypatch.setattr(opened, "os", None)  # as modules are by then
+    ended.__del__()
