@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import math
 import operator
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 from ...runtime.bundle.arrays import ELEMENT_TYPES
 from ...runtime.errors import BundleError
+from ..torch_private import CodeVersion
 from .symbols import IGNORED, Ignored, Shape, Static, Symbol, expression_of, real
 
 _ROOT = re.compile(r"\bL\['([^']*)'\]")
@@ -46,6 +48,32 @@ def condition(guard: str, local: Mapping[str, object]) -> object:
         return _Reader(local, typed["type"] if typed else "").read(tree.body)
     except (SyntaxError, BundleError) as error:
         raise BundleError(f"the guard `{text}` cannot be told as data: {error}") from error
+
+
+def for_inference(versions: Sequence[CodeVersion], name: str) -> list[CodeVersion]:
+    """The versions without gradients, where there are some. They must agree on torch's own state.
+
+    A bundle has no such state: of two versions, one for autocast, it could not tell which is meant.
+    """
+    states = {version.compile_id: _state(version) for version in versions}
+    without = [v for v in versions if not states[v.compile_id].get("grad_mode", False)]
+    kept = without or list(versions)
+    for key in sorted({key for v in kept for key in states[v.compile_id]} - _IRRELEVANT):
+        if len({repr(states[v.compile_id].get(key)) for v in kept}) > 1:
+            raise BundleError(
+                f"{name} was compiled under different settings of torch ({key}): call "
+                f"torch.compiler.reset(), and then the compiled function under one of them"
+            )
+    return kept
+
+
+_STATE = re.compile(r"^___check_global_state\(\) against (\{.*\})")
+_IRRELEVANT = frozenset({"grad_mode", "num_threads"})
+
+
+def _state(version: CodeVersion) -> Mapping[str, object]:
+    found = (_STATE.match(guard) for guard in version.guards)
+    return next((json.loads(match[1]) for match in found if match), {})
 
 
 def outdated(guard: str, local: Mapping[str, object], globals_: Mapping[str, object]) -> bool:

@@ -21,7 +21,7 @@ from ...runtime.bundle.expressions import Expression
 from ...runtime.bundle.manifest import Block, Choice, Run, Write
 from ...runtime.errors import BundleError
 from ..torch_private import CodeVersion, code_versions, has_hooks
-from .guards import condition, outdated
+from .guards import condition, for_inference, outdated
 from .results import Weights, result_expression
 from .symbols import (
     CallsOwn,
@@ -158,6 +158,7 @@ class _Tracing:
         ]
         if not versions:  # Dynamo leaves frames without operators as they are
             return self._execute(function, function.__code__, local, free, "")
+        versions = for_inference(versions, function.__name__)
         seen: dict[str, object] = {**local, **free}
         asked = [(v, _conditions(v, seen, function.__globals__)) for v in versions]
         fitting = [(v, found) for v, found in asked if not isinstance(found, str)]

@@ -229,6 +229,20 @@ def test_an_object_must_be_of_the_class_that_was_seen(tmp_path: Path) -> None:
         bundle(x, 3.0)
 
 
+def test_settings_of_torch_must_be_one(tmp_path: Path) -> None:
+    model, x = nn.Linear(4, 4), torch.randn(2, 4)
+    compiled = torch.compile(model, backend="onnx")
+    compiled(x)  # with gradients: a version that a bundle leaves out
+    with torch.no_grad():
+        expected = compiled(x)
+    dynamo_onnx.save(compiled, tmp_path / "a.onnxbundle")
+    torch.testing.assert_close(dynamo_onnx.load(tmp_path / "a.onnxbundle")(x), expected)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        compiled(x)
+    with pytest.raises(BundleError, match=r"different settings of torch \(autocast_state\)"):
+        dynamo_onnx.save(compiled, tmp_path / "a.onnxbundle")
+
+
 def test_a_dtype_is_no_argument_of_a_bundle(tmp_path: Path) -> None:
     def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
         return x.to(dtype) / 2
