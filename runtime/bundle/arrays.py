@@ -136,6 +136,8 @@ def as_complex(array: Any) -> Any:  # noqa: ANN401 - of any library
 
 def memory_of(array: Any) -> tuple[int, int]:  # noqa: ANN401 - an array of any library
     """The first and the last address of an array's elements, as far as the library tells."""
+    if 0 in array.shape:
+        return 0, 0
     if isinstance(array, np.ndarray):
         return np.lib.array_utils.byte_bounds(array)
     if hasattr(array, "data_ptr"):

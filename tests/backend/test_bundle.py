@@ -182,6 +182,29 @@ def test_what_the_model_writes_to_goes_on_from_call_to_call(tmp_path: Path) -> N
     assert model.calls.tolist() == [1, 1]
 
 
+class Remembering(nn.Module):
+    """Returns what it keeps as well."""
+
+    last: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("last", torch.zeros(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.last + x
+        self.last.copy_(y)
+        return y
+
+
+@pytest.mark.parametrize("one", [np.ones(2, np.float32), torch.ones(2)], ids=["numpy", "torch"])
+def test_a_result_that_is_kept_as_well_is_the_callers_to_change(tmp_path: Path, one: Any) -> None:
+    bundle = bundle_of(Remembering(), (torch.zeros(2),), to=tmp_path)
+    found = bundle(one)
+    found[:] = 100
+    assert bundle(one).tolist() == [2, 2]
+
+
 def test_arguments_that_are_written_to_must_not_share_memory(tmp_path: Path) -> None:
     def shift(x: Tensor, y: Tensor) -> Tensor:
         x.add_(1)
@@ -249,6 +272,21 @@ def test_a_dtype_is_no_argument_of_a_bundle(tmp_path: Path) -> None:
 
     with pytest.raises(BundleError, match=r"the guard .*dtype.* cannot be told as data"):
         bundle_of(cast, (torch.ones(2), torch.float64), to=tmp_path)
+
+
+def test_views_that_negate_and_arrays_without_elements_are_taken(tmp_path: Path) -> None:
+    def shift(x: Tensor, y: Tensor) -> Tensor:
+        x.add_(1)
+        return x + y
+
+    bundle = bundle_of(shift, (torch.ones(2), torch.ones(2)), to=tmp_path)
+    negated = torch.tensor([1 + 2j, 3 + 4j]).conj().imag
+    assert negated.is_neg()
+    assert bundle(torch.zeros(2), negated).tolist() == [-1, -3]
+
+    empty = [torch.empty(0), torch.empty(0)]
+    bundle = bundle_of(shift, (empty[0].clone(), empty[1].clone()), to=tmp_path)
+    assert bundle(*empty).shape == (0,)
 
 
 def test_sizes_are_guarded_whichever_way_dynamo_does_it(tmp_path: Path) -> None:
