@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,8 +12,9 @@ import torch.fx
 
 from ..lowering.ops import registry
 from ..runtime.errors import DynamoOnnxError
-from .compile import Contract, compile_graph
+from .compile import Contract
 from .decompositions import DECOMPOSITIONS
+from .kept_graphs import compiled
 from .options import Options
 from .state import Frame, reset
 from .stitch import BoxedFn
@@ -28,7 +28,6 @@ from .torch_private import (
     interpolation_whole,
     min_cut,
     offset_outputs,
-    real_tensors,
     returned_inputs,
     translated_code,
     translating_backend,
@@ -75,10 +74,9 @@ onnx.__dict__["reset"] = reset  # torch.compiler.reset() calls it
 def _compile_inference(
     gm: torch.fx.GraphModule, example_inputs: Sequence[Any], *, options: Options, frame: Frame
 ) -> BoxedFn:
-    with real_tensors():
-        freezable = frozen_candidates(len(example_inputs))
-        contract = Contract(freezable, written_inputs(), offset_outputs(), returned_inputs())
-        return compile_graph(gm, options, frame, contract)
+    freezable = frozen_candidates(len(example_inputs))
+    contract = Contract(freezable, written_inputs(), offset_outputs(), returned_inputs())
+    return compiled(gm, options, frame, contract, "inference")
 
 
 def _compile_training(
@@ -89,12 +87,11 @@ def _compile_training(
     frame: Frame,
     kind: str,
 ) -> BoxedFn:
-    """A forward or backward graph. Weights change with every step: none is frozen or quantized."""
-    with real_tensors():
-        contract = Contract()
-        if kind == "forward":
-            contract = replace(contract, written=written_inputs(), offset_outputs=offset_outputs())
-        return compile_graph(gm, replace(options, quantize=None), frame, contract, kind)
+    """A forward or backward graph. Weights change with every step: none is frozen."""
+    contract = Contract()
+    if kind == "forward":
+        contract = Contract(written=written_inputs(), offset_outputs=offset_outputs())
+    return compiled(gm, options, frame, contract, kind)
 
 
 _ACCESS = re.compile(r"\['?([^'\]]+)'?\]|\.([A-Za-z_]\w*)")

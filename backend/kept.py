@@ -12,7 +12,7 @@ from ..runtime.errors import CacheError
 from ..runtime.program import Program
 from ..runtime.stored import from_bytes, structure, to_bytes
 from .options import Options
-from .program_files import ProgramFiles, key_of
+from .program_files import ProgramFiles, Stored, key_of
 from .state import state
 from .torch_private import record_artifact
 
@@ -22,7 +22,7 @@ _NODES = "nodes"
 class KeptPrograms:
     """The programs of earlier processes, under one choice of options."""
 
-    def __init__(self, files: ProgramFiles) -> None:
+    def __init__(self, files: ProgramFiles | None) -> None:
         self._files = files
 
     @staticmethod
@@ -33,17 +33,21 @@ class KeptPrograms:
         """
         directory = options.kept_in
         own = registry.version == OWN_RULES and not options.transforms
-        if directory is None or not own:
+        if not own or (directory is None and not state.delivered):
             return None
-        return KeptPrograms(state.files_in(directory, options.cache_size_mb * 1_000_000))
+        limit = options.cache_size_mb * 1_000_000
+        return KeptPrograms(None if directory is None else state.files_in(directory, limit))
 
     def find(self, fingerprint: str, region: Region) -> Program | None:
         """The program of a region, with the region's own lines."""
         key = key_of(fingerprint)
         delivered = state.delivered.pop(key, None)
-        if delivered is not None:
-            self._files.keep(fingerprint, delivered)
-        found = self._files.find(fingerprint)
+        if self._files is None:
+            found = None if delivered is None else Stored(*from_bytes(delivered), delivered)
+        else:
+            if delivered is not None:
+                self._files.keep(fingerprint, delivered)
+            found = self._files.find(fingerprint)
         if found is None:
             return None
         names = found.facts.get(_NODES)
@@ -56,10 +60,10 @@ class KeptPrograms:
 
     def keep(self, program: Program, region: Region) -> None:
         """Write a program, for those who come later."""
-        facts: Mapping[str, Any] = {_NODES: [node.name for node in region.nodes]}
-        data = to_bytes(program, facts)
-        record_artifact(key_of(program.fingerprint), data)
-        self._files.keep(program.fingerprint, data)
+        key, data = program_bytes(program, region)
+        record_artifact(key, data)
+        if self._files is not None:
+            self._files.keep(program.fingerprint, data)
 
     def compare(self, earlier: Program, program: Program) -> None:
         """CacheError where what was kept is not what is made now."""
@@ -68,6 +72,12 @@ class KeptPrograms:
                 f"cache_verify: the program kept as {key_of(program.fingerprint)} is not what is "
                 f"lowered now; remove it by `python -m dynamo_onnx cache clear` and report this"
             )
+
+
+def program_bytes(program: Program, region: Region) -> tuple[str, bytes]:
+    """A program's key and its bytes, with the names of the region's nodes."""
+    facts: Mapping[str, Any] = {_NODES: [node.name for node in region.nodes]}
+    return key_of(program.fingerprint), to_bytes(program, facts)
 
 
 def deliver(key: str, data: bytes) -> None:

@@ -17,7 +17,7 @@ import torch
 import torch.fx
 from torch._C import DispatchKey  # 2.11-2.13
 from torch._C._dynamo.guards import DictGuardManager  # 2.13
-from torch._decomp import core_aten_decompositions, decomposition_table  # 2.11-2.13
+from torch._decomp import decomposition_table  # 2.11-2.13
 from torch._decomp.decompositions import upsample_compute_output_size  # 2.11-2.13
 from torch._dispatch.python import enable_python_dispatcher  # 2.11-2.13
 from torch._dynamo import graph_break as break_graph  # 2.11-2.13
@@ -33,6 +33,7 @@ from torch._functorch.partitioners import (
     min_cut_rematerialization_partition as min_cut,  # 2.11-2.13
 )
 from torch._guards import CompileContext, TracingContext  # 2.11-2.13
+from torch._inductor.output_code import OutputCode  # 2.11-2.13, which AOTAutograd has loaded
 from torch._ops import OpOverload, OpOverloadPacket  # 2.11-2.13
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # 2.11-2.13
 from torch.compiler._cache import (
@@ -60,6 +61,7 @@ __all__ = [
     "FakeTensorMode",
     "OpOverload",
     "OpOverloadPacket",
+    "OutputCode",
     "ShapeEnv",
     "TorchDispatchMode",
     "ValueRanges",
@@ -75,6 +77,9 @@ __all__ = [
     "frozen_candidates",
     "graph_break",
     "graph_breaks",
+    "graph_bytes",
+    "graph_from_bytes",
+    "graphs_are_kept",
     "guards_text",
     "has_hooks",
     "input_source",
@@ -112,6 +117,44 @@ class _ProgramArtifact(CacheArtifact):
 def record_artifact(key: str, content: bytes) -> None:
     """Have `torch.compiler.save_cache_artifacts()` return a program."""
     CacheArtifactManager.record_artifact(_ProgramArtifact.type(), key, content)
+
+
+_KEEPS_GRAPHS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
+_READ_LATER = ("val", "stack_trace", "nn_module_stack")  # of a node's metadata, by us
+
+
+def graphs_are_kept() -> bool:
+    """Does AOTAutograd want compiled graphs as `OutputCode`, which it can write? 2.13."""
+    if not _KEEPS_GRAPHS:
+        return False
+    from torch._functorch._aot_autograd.autograd_cache import should_bundle_autograd_cache
+
+    return should_bundle_autograd_cache()
+
+
+def graph_bytes(gm: torch.fx.GraphModule) -> bytes:
+    """A graph of AOTAutograd's with its shapes and the user's lines, as a pickle. 2.13."""
+    from torch.fx._graph_pickler import GraphPickler, Options
+
+    metas = [(node, node.meta) for node in gm.graph.nodes]
+    try:
+        for node, meta in metas:
+            node.meta = {key: meta[key] for key in _READ_LATER if key in meta}
+            modules = node.meta.pop("nn_module_stack", None)
+            if modules:  # of which the classes need not be importable
+                node.meta["nn_module_stack"] = {k: (path, "") for k, (path, _) in modules.items()}
+        return GraphPickler.dumps(gm, Options(ops_filter=None, node_metadata_key_filter=None))
+    finally:
+        for node, meta in metas:
+            node.meta = meta
+
+
+def graph_from_bytes(data: bytes) -> torch.fx.GraphModule:
+    """The graph again, in a mode for fake tensors and with sizes of its own. 2.13."""
+    from torch.fx._graph_pickler import GraphPickler
+
+    loaded = GraphPickler.loads(data, FakeTensorMode(shape_env=ShapeEnv()))
+    return cast("torch.fx.GraphModule", loaded)
 
 
 def compile_id() -> str:
@@ -384,12 +427,12 @@ def _decompositions() -> dict[OpOverload, Callable[..., Any]]:
     """Those of ATen operators, down to ATen operators. Random ones stay whole.
 
     The table also holds references that go down to `prims`, an operator set of its own; those
-    would trade one operator without a rule for several. Collecting it takes about 70 ms.
+    would trade one operator without a rule for several. (`core_aten_decompositions()` has three
+    more, which tracing takes from the operators themselves, and 100 ms to collect them.)
     """
-    table: Mapping[Any, Callable[..., Any]] = {**decomposition_table, **core_aten_decompositions()}
     return {
         op: decomposition
-        for op, decomposition in table.items()
+        for op, decomposition in decomposition_table.items()
         if isinstance(op, OpOverload)
         and op.namespace == "aten"
         and torch.Tag.nondeterministic_seeded not in op.tags

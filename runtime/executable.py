@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 import weakref
 from collections import Counter
@@ -299,9 +300,9 @@ class Executable:
             known = self._sets[key] = _Weights(self.counters.calls)
             this = weakref.ref(self)
 
-            def gone(_: object) -> None:
+            def gone(_: object, ending: Callable[[], bool] = sys.is_finalizing) -> None:
                 executable = this()
-                if executable is not None:
+                if executable is not None and not ending():
                     executable._forget(key)  # noqa: SLF001 - its own
 
             known.references.extend(weakref.ref(tensor, gone) for tensor in tensors)
