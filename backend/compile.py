@@ -111,6 +111,7 @@ def compile_graph(
             exhaustive=options.exhaustive,
             cache_dir=options.kept_in,
             run_settings=options.run_options,
+            shares_memory=kind != "inference",
             label=f"dynamo_onnx {frame.compile_id} region {len(records)}",
         )
         executable = Executable(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -29,13 +29,14 @@ from .linear_layers import Prepared, quantize_layers
 from .locks import ProcessLock
 from .placement import Placement, refuse_strays
 from .program import Program, TensorSpec
-from .providers import ProviderChoice
+from .providers import CPU, ProviderChoice
 from .quantize import QuantizedWeights
 from .ranges import ranged, wanted_ranges
 from .session import Session, open_session, run_options, session_options
 from .settings import QUIET
 from .tensors import Feeder, as_input
 from .weights import WeightWatch, freezable
+from .working_memory import Lease, shared_arena
 
 Argument: TypeAlias = "torch.Tensor | int | float"
 
@@ -68,6 +69,7 @@ class Opened:
     placement: Placement
     uncaptured: str
     pid: int
+    lease: Lease | None  # the last field: it ends when the session is closed
 
     def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
         # As a default: at the interpreter's end, names of modules are None.
@@ -150,8 +152,9 @@ class Setup:
     `in_float` as they are, for the reasons given, and shares the others in `quantized`.
     `overwrites` are outputs to be written onto an input, by position. `sessions` are those that
     executables share. `places` are the devices, None for the CPU; on CUDA, `cuda_graphs` captures
-    runs and `exhaustive` has cuDNN try all its algorithms. `run_settings` are for each run; `label`
-    is how tools call its runs.
+    runs and `exhaustive` has cuDNN try all its algorithms. `run_settings` are for each run;
+    `shares_memory` has its working memory in common with other sessions on the CPU; `label` is how
+    tools call its runs.
     """
 
     providers: tuple[ProviderChoice, ...]
@@ -172,6 +175,7 @@ class Setup:
     exhaustive: bool = False
     cache_dir: Path | None = None
     run_settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    shares_memory: bool = False
     label: str = ""
 
     def devices(self, program: Program) -> Places:
@@ -194,7 +198,8 @@ def session_key(
         (setup.spinning, torch.get_num_threads()),
         tuple(setup.in_float.items()),
         tuple(setup.overwrites.items()),
-        (setup.places, setup.cuda_graphs, setup.exhaustive, tuple(setup.run_settings.items())),
+        (setup.places, setup.cuda_graphs, setup.exhaustive, setup.shares_memory),
+        tuple(setup.run_settings.items()),
         setup.places is not None and may_round_to_tf32(program),
         tuple(weights),
     )
@@ -242,6 +247,10 @@ def open_program(
         why_not_captured(program, setup.providers, fed_on, returned_on) if wants_graphs else ""
     )
     captures = wants_graphs and not uncaptured
+    on_cpu = [name for name, _ in setup.providers] == [CPU]
+    lease = shared_arena.lease() if setup.shares_memory and on_cpu else None
+    if lease is not None:
+        setup = replace(setup, settings={**lease.settings, **setup.settings})
     try:
         opened = _session(prepared.program, setup, constants, stream, captures=captures)
     except SessionError as error:
@@ -299,6 +308,7 @@ def open_program(
         placement=opened.placement,
         uncaptured=uncaptured,
         pid=os.getpid(),
+        lease=lease,
     )
 
 
