@@ -30,6 +30,7 @@ from ..runtime.profitable import Profitability
 from ..runtime.program import Program
 from ..runtime.providers import ProviderChoice
 from ..runtime.trials import Trial
+from .dropout import DROPOUT_NAMES, draw_masks_first
 from .dump import dump, dump_graph
 from .kept import KeptPrograms
 from .options import DEFAULT_OPSET, NEWEST_OPSET, Options
@@ -80,6 +81,8 @@ def compile_graph(
     placing = Placing(options, gm.graph)
     if options.dump_dir is not None:
         dump_graph(options.dump_dir, gm, frame.compile_id)
+    if options.eager_ops.isdisjoint(DROPOUT_NAMES):
+        draw_masks_first(gm.graph)
     separate_views(gm, contract.offset_outputs)
     with _uncollected():
         lowered = lower_graph(gm, options, placing)

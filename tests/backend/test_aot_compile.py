@@ -49,6 +49,7 @@ with open(sys.argv[1], "rb") as file:
     loaded = torch.compiler.load_compiled_function(file)
 torch.manual_seed(1)
 model, grads = Model(), sys.argv[3] == "grads"
+torch.set_num_threads(int(sys.argv[4]))  # which Dynamo guards
 with torch.set_grad_enabled(grads):
     for rows in (5, 7):  # neither of them the one that was compiled for
         x = torch.randn(rows, 8, requires_grad=grads)
@@ -110,7 +111,10 @@ def test_another_process_lowers_and_traces_nothing(
         torch.testing.assert_close(ahead(module, x), module(x))
     ahead.save_compiled_function(str(tmp_path / "model.aot"))
     told = subprocess.run(
-        [sys.executable, "-c", LOADING, tmp_path / "model.aot", tmp_path, "grads" if grads else ""],
+        [
+            *(sys.executable, "-c", LOADING, tmp_path / "model.aot", tmp_path),
+            *("grads" if grads else "", str(torch.get_num_threads())),
+        ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
