@@ -81,8 +81,13 @@ def now() -> str:
 
 
 def command_of(name: str, argv: Sequence[str]) -> str:
-    """What to type for the same run."""
-    return shlex.join(["python", "-m", f"benchmarks.{name}", *argv])
+    """What to type for the same run; where its results go is another machine's own."""
+    kept = [
+        argument
+        for before, argument in zip(("", *argv), argv, strict=False)
+        if not argument.startswith("--out") and before != "--out"
+    ]
+    return shlex.join(["python", "-m", f"benchmarks.{name}", *kept])
 
 
 def run_cases(benchmark: Benchmark, settings: Settings, command: str, out: Path) -> Run:

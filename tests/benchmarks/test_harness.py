@@ -118,3 +118,11 @@ def test_every_case_and_backend_can_be_named_in_a_list(module):
     for known in (benchmark.cases, benchmark.backends):
         assert harness.names(known, ",".join(known)) == tuple(known)
     assert set(benchmark.usual.cases) <= set(benchmark.cases)
+
+
+@pytest.mark.parametrize("out", [["--out", "/some/where.json"], ["--out=/some/where.json"]])
+def test_the_command_that_is_recorded_names_no_place_of_this_machine(out: list[str]) -> None:
+    argv = ["--rounds", "3", *out, "--cases", "a b"]
+    assert harness.command_of("memory", argv) == (
+        "python -m benchmarks.memory --rounds 3 --cases 'a b'"
+    )
