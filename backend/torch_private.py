@@ -215,10 +215,23 @@ def _innermost(callback: Any) -> object | None:  # noqa: ANN401 - one of Dynamo'
 
 def guards_text(code: types.CodeType, wanted: str) -> tuple[str, ...]:
     """The guards of one compiled version of a code object, as Dynamo words them."""
-    for entry in _debug_get_cache_entry_list(code):
-        if str(entry.compile_id) == wanted:
-            return tuple(str(part) for part in entry.guard_manager.code_parts)
+    for version in code_versions(code):
+        if version.compile_id == wanted:
+            return tuple(map(_without_comment, version.guards))
     return ()
+
+
+def _without_comment(guard: str) -> str:
+    """Dynamo quotes the user's line behind two spaces and a #; a text may have those as well."""
+    quote = ""
+    for place, character in enumerate(guard):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif guard.startswith("  # ", place):
+            return guard[:place].rstrip()
+    return guard
 
 
 @dataclass(frozen=True, slots=True)

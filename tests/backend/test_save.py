@@ -144,3 +144,25 @@ def test_a_disk_that_fills_up_leaves_no_half_written_program(
 def test_report_of_something_that_was_not_compiled_is_an_error() -> None:
     with pytest.raises(dynamo_onnx.OptionError, match=r"not made by torch\.compile"):
         dynamo_onnx.report(nn.Linear(2, 2))
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales = {"a  # b": 2, "c": 3}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for scale in self.scales.values():
+            x = x * scale
+        return x
+
+
+def test_guards_are_all_of_dynamos_without_its_comments() -> None:
+    """What is below a dict that is gone through, and the ranges of sizes, are not in its list."""
+    compiled = torch.compile(Scaled(), backend="onnx", dynamic=True, options={"strict": True})
+    compiled(torch.ones(3, 4))
+    (program,) = dynamo_onnx.programs(compiled)
+    assert "L['self'].scales['a  # b'] == 2" in program.guards
+    assert "len(L['self'].scales) == 2" in program.guards
+    assert "2 <= L['x'].size()[0]" in program.guards
+    assert not any("in forward" in guard for guard in program.guards)
