@@ -13,21 +13,28 @@ import torch
 import torch.fx
 
 from ..lowering.dims import Dim, dim_of, dims_of
+from ..lowering.layout import output_layout
 
 _library = torch.library.Library("dynamo_onnx", "FRAGMENT")
 _library.define(
-    "dropout_mask(SymInt[] size, float keep) -> Tensor",
+    "dropout_mask(SymInt[] size, int[]? permute, float keep) -> Tensor",
     tags=(torch.Tag.nondeterministic_seeded,),
 )
 
 
-def _dropout_mask(size: Sequence[int], keep: float) -> torch.Tensor:
-    """bool [*size], true with the probability `keep`: drawn as `native_dropout` does on the CPU."""
-    return torch.empty(size, dtype=torch.bool).bernoulli_(keep)
+def _dropout_mask(size: Sequence[int], permute: Sequence[int] | None, keep: float) -> torch.Tensor:
+    """bool, true with the probability `keep`: drawn as `native_dropout` does on the CPU.
+
+    It draws in the order in which its input lies in memory, of which `size` are the dimensions and
+    which `permute` brings into that of the result.
+    """
+    mask = torch.empty(size, dtype=torch.bool).bernoulli_(keep)
+    return mask if permute is None else mask.permute(*permute)
 
 
 _library.impl("dropout_mask", _dropout_mask, "CompositeExplicitAutograd")
 MASK = torch.ops.dynamo_onnx.dropout_mask.default
+TO_COPY = torch.ops.aten._to_copy.default  # noqa: SLF001 - its name
 DROPOUT = torch.ops.aten.native_dropout.default
 DROPOUT_NAMES = frozenset({"aten.native_dropout.default", "aten.native_dropout", "native_dropout"})
 
@@ -39,18 +46,26 @@ def draw_masks_first(graph: torch.fx.Graph) -> None:
         x, p, train = node.args
         results = {user.args[1]: user for user in node.users if user.target is operator.getitem}
         whole = len(results) < len(node.users)
-        if train is False or x.meta["val"].device.type != "cpu" or whole:
+        val = x.meta["val"]
+        like = torch.empty_like(val, dtype=torch.bool)  # whose memory is laid out as the mask's
+        layout = output_layout(like)
+        if train is False or val.device.type != "cpu" or whole or layout is None:
             continue
+        permute = layout.permute
+        axes = range(val.dim()) if permute is None else [permute.index(i) for i in range(val.dim())]
         with graph.inserting_before(node):
-            size = [_size(graph, x, axis, inputs) for axis in range(x.meta["val"].dim())]
-            mask = graph.call_function(MASK, (size, 1.0 - p))
-            masked = graph.call_function(torch.ops.aten.mul.Tensor, (x, mask))
+            size = [_size(graph, x, axis, inputs) for axis in axes]
+            mask = graph.call_function(MASK, (size, permute, 1.0 - p))
+            number = graph.call_function(TO_COPY, (mask,), {"dtype": val.dtype})
+            # The scale is rounded to the dtype, as the kernel does.
             scale = 0.0 if p == 1 else 1.0 / (1.0 - p)
-            product = graph.call_function(torch.ops.aten.mul.Tensor, (masked, scale))
-        for made in (mask, masked, product):
+            scaled = graph.call_function(torch.ops.aten.mul.Tensor, (number, scale))
+            product = graph.call_function(torch.ops.aten.mul.Tensor, (x, scaled))
+        for made in (mask, number, scaled, product):
             made.meta = dict(node.meta)
-        product.meta["val"] = masked.meta["val"] = node.meta["val"][0]
-        mask.meta["val"] = node.meta["val"][1]
+        mask.meta["val"] = like
+        number.meta["val"] = scaled.meta["val"] = torch.empty_like(val)
+        product.meta["val"] = node.meta["val"][0]
         for index, made in ((0, product), (1, mask)):
             if index in results:
                 results[index].replace_all_uses_with(made)

@@ -202,6 +202,7 @@ class Drawing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.dropout(torch.relu(self.wide(x)), 0.25)
         y = F.dropout(y, 0.1) + torch.rand_like(y) * y
+        y = F.dropout(y.t(), 0.4).t().contiguous()  # drawn in the order of its memory
         z = F.dropout(self.narrow(y).reshape(-1), 0.5).view(x.shape)
         return z.tanh() + F.dropout(x * 2, 0.7).sin()
 
@@ -217,6 +218,24 @@ def test_draws_keep_their_order(dtype: torch.dtype) -> None:
         with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
             tolerance = 1e-4 if dtype is torch.float32 else 2e-2
             same(gradients(compiled, model, x), gradients(other, other, x), tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2), (0, 2, 3, 1)], ids=str)
+def test_a_dropout_is_eagers_to_the_bit(dtype: torch.dtype, order: tuple[int, ...]) -> None:
+    """For each dtype, in whose rounding the kernel scales, and layout, whose order it draws in."""
+    x = (torch.randn(4, 6, 8, 5).permute(order) * 3).to(dtype)
+
+    def dropped(x: Tensor) -> Tensor:
+        return F.dropout(torch.relu(x), 0.3) * 2
+
+    compiled = torch.compile(dropped, backend="onnx")
+    torch.manual_seed(5)
+    expected = dropped(x)
+    torch.manual_seed(5)
+    found = compiled(x)
+    assert found.stride() == expected.stride()
+    assert torch.equal(found, expected)
 
 
 def test_a_dropout_can_be_left_whole() -> None:
