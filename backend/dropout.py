@@ -49,7 +49,9 @@ def draw_masks_first(graph: torch.fx.Graph) -> None:
         val = x.meta["val"]
         like = torch.empty_like(val, dtype=torch.bool)  # whose memory is laid out as the mask's
         layout = output_layout(like)
-        if train is False or val.device.type != "cpu" or whole or layout is None:
+        if train is False or val.device.type != "cpu" or whole:
+            continue
+        if layout is None or not isinstance(p, float | int):
             continue
         permute = layout.permute
         axes = range(val.dim()) if permute is None else [permute.index(i) for i in range(val.dim())]

@@ -248,7 +248,8 @@ def open_program(
     )
     captures = wants_graphs and not uncaptured
     on_cpu = [name for name, _ in setup.providers] == [CPU]
-    lease = shared_arena.lease() if setup.shares_memory and on_cpu else None
+    shares = setup.shares_memory and on_cpu and "enable_cpu_mem_arena" not in setup.settings
+    lease = shared_arena.lease() if shares else None
     if lease is not None:
         setup = replace(setup, settings={**lease.settings, **setup.settings})
     try:

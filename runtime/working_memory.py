@@ -41,6 +41,8 @@ class SharedArena:
 
     def lease(self) -> Lease | None:
         """For one session, as long as it lives; None where it is to have memory of its own."""
+        if self._pid not in (0, os.getpid()):
+            return None
         with self._lock:
             if not self._pid:
                 memory = ort.OrtMemoryInfo(
@@ -49,15 +51,15 @@ class SharedArena:
                 grows = ort.OrtArenaCfg({"arena_extend_strategy": _POWERS_OF_TWO})
                 ort.create_and_register_allocator(memory, grows)
                 self._pid = os.getpid()
-            if self._pid != os.getpid():
-                return None
             self._leases += 1
         return Lease(self._ended)
 
     def _ended(self) -> None:
+        if self._pid != os.getpid():
+            return
         with self._lock:
             self._leases -= 1
-            if self._leases == 0 and self._pid == os.getpid():
+            if self._leases == 0:
                 self.shrink()
 
     def shrink(self) -> None:

@@ -78,6 +78,10 @@ def test_only_training_shares(monkeypatch: pytest.MonkeyPatch) -> None:
         compiled(torch.ones(3))
     assert not leases
     x = torch.ones(3, requires_grad=True)
+    own = {"session_options": {"enable_cpu_mem_arena": False}}  # the user's word
+    torch.compile(lambda x: torch.sin(x) * 2, backend="onnx", options=own)(x).sum().backward()
+    assert not leases
+    x.grad = None
     compiled(x).sum().backward()
     assert len(leases) == 2  # forward and backward
     expected = 2 * (1 - torch.tanh(torch.ones(3)) ** 2)
