@@ -65,18 +65,8 @@ class KeptGraph(OutputCode):
     ) -> None:
         super().__init__()
         self._boxed_call = True  # in its own dict, from which AOTAutograd's wrapper takes it
-        self._compile(gm, options, frame, contract, kind)
-
-    def _compile(
-        self,
-        gm: torch.fx.GraphModule,
-        options: Options,
-        frame: Frame,
-        contract: Contract,
-        kind: str,
-    ) -> None:
         self._from = gm, options, frame, contract, kind
-        self._call = compile_graph(gm, options, frame, contract, kind)
+        self._call = compile_graph(*self._from)
 
     def __call__(self, inputs: Any) -> Sequence[Any]:  # noqa: ANN401 - torch says a Sequence
         """Call it, boxed: with one list, which is emptied."""
@@ -101,8 +91,9 @@ class KeptGraph(OutputCode):
         written: _Written = pickle.loads(self._written)  # noqa: S301 - read from a pickle itself
         state.delivered.update(written.programs)
         gm = graph_from_bytes(written.graph)
+        self._from = gm, written.options, written.frame, written.contract, written.kind
         with real_tensors():
-            self._compile(gm, written.options, written.frame, written.contract, written.kind)
+            self._call = compile_graph(*self._from)
 
     def set_triton_bundle(self, triton_bundle: object) -> None:
         """Nothing of Triton's belongs to it."""
