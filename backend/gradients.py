@@ -159,9 +159,19 @@ def _weight_gradient(
     """image [N, G*A, *in], kernel [N, G*B, *out] -> [G*B, A, *K]: sums over all positions.
 
     For each place of the weight it is a product of matrices; with few channels, or several groups,
-    one convolution of the image by the kernel, batch and channels exchanged.
+    one convolution of the image by the kernel, batch and channels exchanged; where each channel
+    stays to itself, one of each channel of each element of the batch.
     """
     rank = image.dim() - 2
+    batch, channels = kernel.shape[:2]
+    if rank == 2 and 1 < groups == channels and dims[1] == 1 and isinstance(batch, int):
+        alone = batch * groups
+        image = image.reshape(1, alone, *image.shape[2:])
+        kernel = kernel.reshape(alone, 1, *kernel.shape[2:])
+        found = aten.convolution(
+            image, kernel, None, dilation, padding, stride, False, [0] * rank, alone
+        )
+        return _first(found, dims[2:]).reshape(batch, *dims).sum(0)
     if groups == 1 and (dims[1] >= CHANNELS_OF_PRODUCTS or all(k == 1 for k in dims[2:])):
         if any(padding):
             image = functional.pad(image, [p for p in reversed(padding) for _ in range(2)])
@@ -182,9 +192,14 @@ def _weight_gradient(
     found = aten.convolution(
         image, kernel, None, dilation, padding, stride, False, [0] * rank, groups
     )
-    for axis, size in enumerate(dims[2:]):
-        found = found.narrow(axis + 2, 0, size)  # a stride can leave a rest of the input unread
-    return found.transpose(0, 1)
+    return _first(found, dims[2:]).transpose(0, 1)
+
+
+def _first(found: Tensor, sizes: Sequence[int]) -> Tensor:
+    """[*, *, *more] -> [*, *, *sizes]: a stride can leave a rest of the input unread."""
+    for axis, size in enumerate(sizes):
+        found = found.narrow(axis + 2, 0, size)
+    return found
 
 
 def adaptive_average_backward(grad_output: Tensor, self: Tensor, *, rank: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 
 from .bytes import make_exact, sums_exactly
 from .cuda import ASYNCHRONOUS
+from .depthwise import lay_out_depthwise
 from .errors import SessionError
 from .initializers import as_initializers
 from .last_reshapes import Reshaped, shed_last_reshapes
@@ -73,6 +74,9 @@ def open_session(
     if not sums_exactly():
         make_exact(model.graph)
     mixed = is_mixed(providers)
+    optimizes = options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    if optimizes and not mixed:
+        lay_out_depthwise(model)
     if mixed:
         for name, value in RECORDING.items():
             apply_setting(options, name, value)

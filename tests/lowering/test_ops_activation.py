@@ -45,6 +45,13 @@ FUNCTIONS = [
     ("softshrink", lambda a: aten.softshrink.default(a, 0.5), 2),
     ("hardshrink", lambda a: aten.hardshrink.default(a, 0.5), 3),
 ]
+LARGE = torch.linspace(-8, 8, 1 << 15).reshape(4, -1)  # so many that a product pays
+SPECIAL = ODD.repeat(1 << 11)
+BACKWARD = [
+    ("threshold_backward", lambda g, x: aten.threshold_backward.default(g, x, 0)),
+    ("threshold_backward at 1.5", lambda g, x: aten.threshold_backward.default(g, x, 1.5)),
+    ("hardtanh_backward", lambda g, x: aten.hardtanh_backward.default(g, x, -0.5, 6.0)),
+]
 NO_DOUBLE = {"elu", "selu", "celu", "gelu", "mish", "softplus", "log_sigmoid_forward"}
 
 CASES = [
@@ -61,6 +68,24 @@ CASES = [
         for n, f, _ in FUNCTIONS
         if n in ("gelu", "silu", "hardswish", "celu")
     ],
+    *[Case(n, f, (X.flip(0), X), 0.0, max_nodes=5) for n, f in BACKWARD],
+    *[Case(f"{n} of many", f, (LARGE.flip(0), LARGE), 0.0, max_nodes=9) for n, f in BACKWARD],
+    *[
+        Case(f"{n} of bfloat16", f, (LARGE.flip(0).bfloat16(), LARGE.bfloat16()))
+        for n, f in BACKWARD
+    ],
+    *[Case(f"{n} of float16", f, (LARGE.flip(0).half(), LARGE.half())) for n, f in BACKWARD],
+    *[Case(f"{n} of float64", f, (LARGE.flip(0).double(), LARGE.double())) for n, f in BACKWARD],
+    *[Case(f"{n} of special values", f, (SPECIAL.flip(0), SPECIAL), 0.0) for n, f in BACKWARD],
+    *[
+        Case(f"{n} at special values", f, (LARGE.flatten()[: SPECIAL.numel()], SPECIAL), 0.0)
+        for n, f in BACKWARD
+    ],
+    *[
+        Case(f"{n} of what has no finite sum", f, (LARGE.flip(0) * 1e37, LARGE), 0.0)
+        for n, f in BACKWARD
+    ],
+    *[Case(f"{n} with symbolic dims", f, (X.flip(0), X), 0.0, dynamic=True) for n, f in BACKWARD],
     Case("relu of int64", lambda a: F.relu(a), (I64,), max_nodes=1),
     Case("relu of int8", lambda a: F.relu(a), (I64[:5].to(torch.int8),), max_nodes=1),
     Case("relu of uint8", lambda a: F.relu(a), (I64[2:5].to(torch.uint8),)),
