@@ -17,7 +17,7 @@ import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +49,7 @@ from .manifest import (
     ProgramEntry,
     Run,
     Write,
-    check_file,
+    check_content,
     check_program,
     check_size,
     opened,
@@ -81,10 +81,10 @@ class Bundle:
         self._lock, self._opening = threading.Lock(), threading.Lock()
         self._sessions: dict[int, ort.InferenceSession] = {}
         self.signature = _signature(manifest.parameters)
-        with ThreadPoolExecutor(1) as pool, _weights_of(directory, manifest) as (stream, mapped):
+        with ThreadPoolExecutor(1) as pool, _weights_of(directory, manifest) as mapped:
             self._weights = mapped
             # No byte of a weight decides what is executed: they are checked while a program opens.
-            checked = pool.submit(_check_weights, stream, manifest)
+            checked = pool.submit(_check_weights, mapped, manifest)
             if manifest.programs:
                 self._session(0)
             checked.result()
@@ -253,22 +253,20 @@ def _signature(parameters: Sequence[Parameter]) -> inspect.Signature:
 
 
 @contextlib.contextmanager
-def _weights_of(
-    directory: Path, manifest: Manifest
-) -> Generator[tuple[BinaryIO | None, npt.NDArray[np.uint8] | None]]:
-    """The file of weights, and its bytes, which all sessions read where they lie."""
+def _weights_of(directory: Path, manifest: Manifest) -> Generator[npt.NDArray[np.uint8] | None]:
+    """The bytes of the file of weights, which all sessions read where they lie."""
     if manifest.weights is None:
-        yield None, None
+        yield None
         return
     with opened(directory, manifest.weights.name) as stream:
         check_size(stream, manifest.weights)
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        yield stream, np.frombuffer(mapped, np.uint8)
+        yield np.frombuffer(mapped, np.uint8)
 
 
-def _check_weights(stream: BinaryIO | None, manifest: Manifest) -> None:
-    if stream is not None and manifest.weights is not None:
-        check_file(stream, manifest.weights)
+def _check_weights(mapped: npt.NDArray[np.uint8] | None, manifest: Manifest) -> None:
+    if mapped is not None and manifest.weights is not None:
+        check_content(memoryview(mapped), manifest.weights)
 
 
 def _held(kept: Kept, weights: npt.NDArray[np.uint8] | None) -> ort.OrtValue:

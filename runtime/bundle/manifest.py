@@ -160,12 +160,6 @@ class Manifest:
     block: Block
 
 
-def check_file(stream: BinaryIO, file: File) -> None:
-    """BundleError, unless an open file has the size and hash of the manifest."""
-    for _ in _chunks(stream, file):
-        pass
-
-
 def check_size(stream: BinaryIO, file: File) -> None:
     """BundleError, unless an open file has the size of the manifest."""
     found = os.fstat(stream.fileno()).st_size
@@ -173,13 +167,9 @@ def check_size(stream: BinaryIO, file: File) -> None:
         raise BundleError(f"{file.name} has {found} bytes, not the {file.size} of the manifest")
 
 
-def _chunks(stream: BinaryIO, file: File) -> Iterator[bytes]:
-    check_size(stream, file)
-    digest = hashlib.sha256()
-    while chunk := stream.read(1 << 22):
-        digest.update(chunk)
-        yield chunk
-    if digest.hexdigest() != file.sha256:
+def check_content(content: bytes | memoryview, file: File) -> None:
+    """BundleError, unless these bytes have the hash of the manifest."""
+    if hashlib.sha256(content).hexdigest() != file.sha256:
         raise BundleError(f"{file.name} is not the file that was saved: its SHA-256 is another")
 
 
@@ -223,7 +213,9 @@ def read_manifest(directory: Path) -> Manifest:
 def check_program(directory: Path, entry: ProgramEntry, weights: File | None) -> bytes:
     """The bytes of a program, all of whose weights lie within the file of weights."""
     with opened(directory, entry.file.name) as stream:
-        data = b"".join(_chunks(stream, entry.file))
+        check_size(stream, entry.file)
+        data = stream.read(entry.file.size)
+    check_content(data, entry.file)
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
