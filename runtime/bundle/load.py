@@ -266,7 +266,7 @@ def _weights_of(directory: Path, manifest: Manifest) -> Generator[npt.NDArray[np
 
 def _check_weights(mapped: npt.NDArray[np.uint8] | None, manifest: Manifest) -> None:
     if mapped is not None and manifest.weights is not None:
-        check_content(memoryview(mapped), manifest.weights)
+        check_content(mapped.data, manifest.weights)
 
 
 def _held(kept: Kept, weights: npt.NDArray[np.uint8] | None) -> ort.OrtValue:
