@@ -160,11 +160,14 @@ def _weight_gradient(
 
     For each place of the weight it is a product of matrices; with few channels, or several groups,
     one convolution of the image by the kernel, batch and channels exchanged; where each channel
-    stays to itself, one of each channel of each element of the batch.
+    stays to itself, one of each channel of each element of the batch, which the CPU is good at
+    (`runtime/depthwise.py`).
     """
     rank = image.dim() - 2
     batch, channels = kernel.shape[:2]
-    if rank == 2 and 1 < groups == channels and dims[1] == 1 and isinstance(batch, int):
+    depthwise = rank == 2 and 1 < groups == channels and dims[1] == 1
+    floats_on_cpu = image.device.type == "cpu" and image.dtype is torch.float32
+    if depthwise and floats_on_cpu and isinstance(batch, int):
         alone = batch * groups
         image = image.reshape(1, alone, *image.shape[2:])
         kernel = kernel.reshape(alone, 1, *kernel.shape[2:])

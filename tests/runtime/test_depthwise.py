@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import helper, numpy_helper
+from torch import nn
 
 import dynamo_onnx
 from dynamo_onnx.runtime import depthwise, session
@@ -142,7 +144,7 @@ def test_a_step_of_training_lays_its_kernels_out(monkeypatch: pytest.MonkeyPatch
         laid_out.update(kinds(model))
 
     monkeypatch.setattr(session, "lay_out_depthwise", watched)
-    module = torch.nn.Conv2d(8, 8, 7, padding=3, groups=8)
+    module = nn.Conv2d(8, 8, 7, padding=3, groups=8)
     compiled = torch.compile(module, backend="onnx", options={"strict": True})
     x, direction = torch.randn(2, 8, 20, 20, requires_grad=True), torch.randn(2, 8, 20, 20)
     inputs = [x, *module.parameters()]
@@ -154,6 +156,33 @@ def test_a_step_of_training_lays_its_kernels_out(monkeypatch: pytest.MonkeyPatch
     assert laid_out["Conv"] == 0
 
 
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6),
+        nn.Conv2d(8, 8, (3, 2), stride=(3, 1), dilation=(1, 2), groups=8, bias=False),
+        nn.Conv2d(20, 20, 5, padding=2, groups=20, padding_mode="reflect"),
+        nn.Conv2d(8, 16, 3, groups=8),
+        nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1, output_padding=1, groups=8),
+    ],
+    ids=["strides", "dilation", "a part of a block", "two of each", "transposed"],
+)
+def test_gradients_of_depthwise_convolutions_are_eagers(
+    module: nn.Conv2d | nn.ConvTranspose2d, dynamic: bool
+) -> None:
+    module = copy.deepcopy(module)
+    options = {"strict": True}
+    compiled = torch.compile(module, backend="onnx", dynamic=dynamic, options=options)
+    for batch, side in ((3, 13), (2, 16)):
+        x = torch.randn(batch, module.in_channels, side, side, requires_grad=True)
+        inputs, y = [x, *module.parameters()], module(x)
+        direction = torch.randn_like(y)
+        expected = torch.autograd.grad(y, inputs, direction)
+        found = torch.autograd.grad(compiled(x), inputs, direction)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @needs_blocks
 def test_the_users_level_of_optimization_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(model: onnx.ModelProto) -> None:
@@ -162,7 +191,7 @@ def test_the_users_level_of_optimization_holds(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(session, "lay_out_depthwise", never)
     level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options = {"session_options": {"graph_optimization_level": level}}
-    module = torch.nn.Conv2d(8, 8, 3, groups=8)
+    module = nn.Conv2d(8, 8, 3, groups=8)
     compiled = torch.compile(module, backend="onnx", options={**options, "strict": True})
     x = torch.randn(1, 8, 9, 9)
     with torch.no_grad():
