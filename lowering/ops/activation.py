@@ -48,7 +48,7 @@ def _kept(cx: Rule, gradient: Value, keep: Value) -> Value:
     On the CPU, onnxruntime's Where takes some ten times as long as a product with 0 and 1. That is
     as good where all of the gradient is finite, and then their sum is (unless it overflows).
     """
-    dims, dtype = gradient.known_dims, cx.dtype(gradient)
+    dims, dtype = cx.out.dims, cx.dtype(gradient)
     zero = cx.scalar(0, dtype)
     small = is_static(dims) and numel(dims) < LEAST_OF_A_PRODUCT
     if small or cx.node.meta["val"].device.type != "cpu":
