@@ -226,10 +226,13 @@ class Static:
             for key, value in args[0].items() if args else ():
                 refuse_change(owner.get(key, _MISSING), value, f"{key!r} of a dict")
             return None
+        if isinstance(owner, dict) and method in _READING and not kwargs:
+            return static(self.value(*map(real, args)), self.tracer)
         return self.tracer.call(self.value, args, kwargs)
 
 
 _MISSING = object()
+_READING = frozenset({"get", "keys", "values", "items", "copy"})  # methods of a dict
 
 
 def assign(owner: object, name: str, value: object) -> None:

@@ -182,7 +182,11 @@ class _Tracing:
         names = argument_names(code)
         flags = code.co_flags & ~(inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
         plain = code.replace(
-            co_argcount=len(names), co_posonlyargcount=0, co_kwonlyargcount=0, co_flags=flags
+            co_argcount=len(names),
+            co_posonlyargcount=0,
+            co_kwonlyargcount=0,
+            co_flags=flags,
+            co_consts=tuple(_super if const is super else const for const in code.co_consts),
         )
         namespace = self._namespace(function, code, compile_id)
         before = {name: namespace.get(name) for name in _stored_globals(code)}
@@ -370,6 +374,19 @@ def _of_known(name: str, function: Callable[..., object]) -> Callable[..., objec
     return call
 
 
+def _super(*args: Any) -> object:  # noqa: ANN401 - a class and an object of it, or nothing
+    """As the builtin. Without arguments it looks into its caller's frame, as that does."""
+    if not args:
+        caller = inspect.currentframe()
+        caller = None if caller is None else caller.f_back
+        assert caller is not None
+        args = caller.f_locals["__class__"], caller.f_locals[caller.f_code.co_varnames[0]]
+    owner, instance = args
+    if isinstance(instance, Static):
+        return Static(super(owner, instance.value), instance.tracer)
+    return super(owner, instance)
+
+
 _PURE = "abs getattr hasattr issubclass repr round".split()
 _PLAIN = "all any iter max min next sum".split()
 _BUILTINS: dict[str, Any] = {
@@ -378,4 +395,4 @@ _BUILTINS: dict[str, Any] = {
 }
 _BUILTINS.update({name: _of_known(name, getattr(builtins, name)) for name in _PURE})
 _BUILTINS.update({name: getattr(builtins, name) for name in _PLAIN})
-_BUILTINS.update(_NUMBERS, len=_length, isinstance=_is_instance)
+_BUILTINS.update(_NUMBERS, len=_length, isinstance=_is_instance, super=_super)
