@@ -263,6 +263,14 @@ def has_hooks(module: torch.nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or module._compiled_call_impl)  # noqa: SLF001
 
 
+def makes_resumed(value: Callable[..., Any]) -> bool:
+    """Is a global of Dynamo's code not what goes on behind a break, but what makes it? 2.13.
+
+    It is for code with variables of an enclosing function, and is given their cells.
+    """
+    return value.__code__.co_freevars == ("code", "f_globals", "name")
+
+
 def _guard_texts(manager: Any) -> Iterator[str]:  # noqa: ANN401 - torch's GuardManager
     """Those of a tree of guards.
 

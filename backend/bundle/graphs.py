@@ -153,6 +153,7 @@ class Graphs:
             ),
             written=written,
             kept=kept,
+            arrays={i: val.dtype for i, val in enumerate(outputs) if isinstance(val, torch.Tensor)},
         )
 
     def _prepared(

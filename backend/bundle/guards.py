@@ -148,6 +148,8 @@ class _Reader:
                 return _ELSEWHERE
             case ast.Tuple(parts) | ast.List(parts):
                 return [self.read(part) for part in parts]
+            case ast.Set(parts):
+                return {self.read(part) for part in parts}
             case ast.Subscript(owner, key):
                 return _item(self.read(owner), self.read(key))
             case ast.Attribute(owner, name):
@@ -243,7 +245,12 @@ _CALLS: dict[str, Callable[..., object]] = {
     "___dict_contains": _contains,
     "len": _length,
     "math.isnan": _is_nan,
+    # What a class has: of an argument's, its name is asked for.
+    "type": lambda _type, value: IGNORED if isinstance(value, Symbol) else type(value),
+    "dict": lambda _type, value: dict(value),
     "dict.keys": _keys,
+    "dict.__getitem__": lambda _type, owner, key: _item(owner, key),
+    "set.__contains__": lambda type_, owner, key: _contains(type_, key, owner),
     "list": lambda _type, value: value,
     "hasattr": lambda *_: IGNORED,  # what is read of an object decides
 }
@@ -309,6 +316,8 @@ def _is(left: object, right: object) -> object:
         return IGNORED
     if right is None and isinstance(left, Symbol):
         return left.made_("is none", left.tree_)
+    if isinstance(left, Symbol) and isinstance(right, Symbol) and left.tree_ == right.tree_:
+        return True
     if isinstance(left, Symbol) or isinstance(right, Symbol):
         raise BundleError("an argument must be one certain object")
     return left is right

@@ -6,6 +6,7 @@ the results together. Run with symbols for arguments, it says how, in the expres
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
@@ -53,6 +54,9 @@ class Symbol:
     def __repr__(self) -> str:
         return f"<{self.tree_}>"
 
+    def __format__(self, spec: str) -> str:
+        return "…"  # in the text of an error
+
     def __getitem__(self, key: object) -> Symbol:
         if isinstance(key, slice):
             raise BundleError("a slice of an argument is taken outside of the graphs")
@@ -81,6 +85,10 @@ class Symbol:
 
     def __neg__(self) -> Symbol:
         return self.made_("neg", self.tree_)
+
+    def __call__(self, *_: object, **__: object) -> object:
+        """Refused: a method that is none of `_METHODS`."""
+        _refuse("calling a method of")
 
     def __len__(self) -> int:  # noqa: PLE0303 - it raises, as do the others
         _refuse("the length of")
@@ -126,6 +134,9 @@ class Shape:
     def __init__(self, of: Symbol) -> None:
         self.of = of
 
+    def __format__(self, spec: str) -> str:
+        return "…"
+
     def __getitem__(self, axis: int) -> Symbol:
         return self.of.made_("size", self.of.tree_, axis)
 
@@ -138,7 +149,9 @@ class Ignored:
 
 
 IGNORED = Ignored()
-_METHODS = frozenset({"size", "stride", "storage_offset", "item", "keys", "update", "clear"})
+_METHODS = frozenset(
+    {"size", "stride", "storage_offset", "item", "keys", "update", "clear", "_is_all_true"}
+)
 
 
 class Method:
@@ -157,6 +170,10 @@ class Method:
                 return owner.made_("size", owner.tree_, axis)
             case "stride" | "storage_offset", _:
                 return IGNORED
+            case "_is_all_true", ():
+                return AllTrue(owner)
+            case "item", () if isinstance(owner, Result) and owner.dtype is torch.bool:
+                return bool(owner)  # one of two, and which is asked at once
             case "item", ():
                 return owner.made_("number", owner.tree_)
             case "keys", ():
@@ -166,6 +183,28 @@ class Method:
             case _:
                 pass
         raise BundleError(f"{self.name}() of an argument is called outside of the graphs")
+
+
+class AllTrue:
+    """Whether all elements of a symbol are true, which is asked at once: torch's checks do that."""
+
+    def __init__(self, of: Symbol) -> None:
+        self.of = of
+
+    def item(self) -> bool:
+        """The answer."""
+        return self.of.tracer_.decide(["all true", self.of.tree_])
+
+
+class Result(Symbol):
+    """An array that a graph returns, of a dtype that is known."""
+
+    __slots__ = ("dtype",)
+    dtype: torch.dtype
+
+    def __init__(self, tree: Expression, tracer: Tracer, dtype: torch.dtype) -> None:
+        super().__init__(tree, tracer)
+        object.__setattr__(self, "dtype", dtype)
 
 
 class CallsOwn(Symbol):
@@ -252,7 +291,8 @@ def refuse_change(before: object, after: object, name: str) -> None:
         raise BundleError(f"{name} changes in each call, which a bundle does not keep")
 
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device)
+_NUMBERS = (type(None), bool, int, float, complex)
+_PLAIN = (*_NUMBERS, str, bytes, type, types.CodeType, torch.dtype, torch.device)
 
 
 def static(value: object, tracer: Tracer) -> object:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import builtins
 import dis
 import inspect
+import itertools
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +19,15 @@ from typing import Any, Protocol
 
 import torch
 
-from ...runtime.bundle.expressions import Expression
+from ...runtime.bundle.expressions import ERRORS, Expression
 from ...runtime.bundle.manifest import Block, Choice, Run, Write
 from ...runtime.errors import BundleError
-from ..torch_private import CodeVersion, code_versions, has_hooks
+from ..torch_private import CodeVersion, code_versions, has_hooks, makes_resumed
 from .guards import condition, for_inference, outdated
 from .results import Weights, result_expression
 from .symbols import (
     CallsOwn,
+    Result,
     Static,
     Symbol,
     Tracer,
@@ -44,7 +47,8 @@ class Call:
 
     `results` are positions among the program's outputs, or of arguments of the graph (negative, by
     `~position`), or None. `written` are the arguments that the first of them replace, and `kept`
-    the names of those that the bundle holds itself, by position.
+    the names of those that the bundle holds itself, by position. `arrays` are the outputs that
+    are no numbers.
     """
 
     program: int
@@ -52,6 +56,7 @@ class Call:
     results: tuple[int | None, ...]
     written: tuple[int, ...]
     kept: Mapping[int, str]
+    arrays: Mapping[int, torch.dtype]
 
 
 class Graphs(Protocol):
@@ -91,11 +96,22 @@ def trace(function: types.FunctionType, bound_to: object, graphs: Graphs) -> Blo
         try:
             returned = tracing.frame(function, _arguments(function, bound_to, tracing))
             result = result_expression(returned, graphs.weights)
+        except BundleError:
+            raise
+        except Exception as error:
+            # What a call may come to is part of the model; what every call comes to is none.
+            if not (taken and _is_raised(error) and type(error).__name__ in ERRORS):
+                raise tracing.told(error) from error
+            result = ["raise", type(error).__name__, str(error)]
         except _OpenChoice as choice:
             choices = tuple(
                 Choice(name, tuple(conditions), explore((*taken, index)))
                 for index, (name, conditions) in enumerate(choice.options)
             )
+            errors = [_raised_at(choice.then) for choice in choices]
+            if None not in errors:
+                told = f"all ways through {function.__name__} raise an error: {errors[0]}"
+                raise BundleError(told) from None
             return Block(tuple(tracing.steps), choices, None)
         return Block(tuple(tracing.steps), (), result)
 
@@ -147,18 +163,40 @@ class _Tracing:
         local = {n: v if n in given else static(v, self) for n, v in bound.arguments.items()}
         return self.frame(called, local)
 
-    def frame(self, function: types.FunctionType, local: Mapping[str, object]) -> object:
-        """A frame with these local values, in the version whose guards hold."""
-        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        free = {name: static(cell.cell_contents, self) for name, cell in cells}
+    def frame(
+        self, function: types.FunctionType, local: Mapping[str, object], *, inside: bool = False
+    ) -> object:
+        """A frame with these local values, in the version whose guards hold.
+
+        One that is `inside` of another has its variables in common with it, and may set them.
+        """
+        closure = function.__closure__ or ()
+        if inside:
+            return self._versioned(function, local, closure)
+        cells = [types.CellType(*(static(v, self) for v in _contents(cell))) for cell in closure]
+        returned = self._versioned(function, local, cells)
+        for name, cell, copy in zip(function.__code__.co_freevars, closure, cells, strict=True):
+            for value in _contents(copy):
+                before = next(iter(_contents(cell)), None)
+                refuse_change(before, value, f"{name} of an enclosing function")
+        return returned
+
+    def _versioned(
+        self,
+        function: types.FunctionType,
+        local: Mapping[str, object],
+        closure: Sequence[types.CellType],
+    ) -> object:
+        cells = dict(zip(function.__code__.co_freevars, closure, strict=True))
         versions = [
             version
             for version in code_versions(function.__code__)
             if self.graphs.is_ours(version.compile_id)
         ]
         if not versions:  # Dynamo leaves frames without operators as they are
-            return self._execute(function, function.__code__, local, free, "")
+            return self._execute(function, function.__code__, local, cells, "")
         versions = for_inference(versions, function.__name__)
+        free = {name: value for name, cell in cells.items() for value in _contents(cell)}
         seen: dict[str, object] = {**local, **free}
         asked = [(v, _conditions(v, seen, function.__globals__)) for v in versions]
         fitting = [(v, found) for v, found in asked if not isinstance(found, str)]
@@ -169,14 +207,14 @@ class _Tracing:
             )
         index = self.choose([(f"guard set {v.compile_id}", found) for v, found in fitting])
         version, _ = fitting[index]
-        return self._execute(function, version.code, local, free, version.compile_id)
+        return self._execute(function, version.code, local, cells, version.compile_id)
 
     def _execute(
         self,
         function: types.FunctionType,
         code: types.CodeType,
         local: Mapping[str, object],
-        free: Mapping[str, object],
+        cells: Mapping[str, types.CellType],
         compile_id: str,
     ) -> object:
         names = argument_names(code)
@@ -190,26 +228,25 @@ class _Tracing:
         )
         namespace = self._namespace(function, code, compile_id)
         before = {name: namespace.get(name) for name in _stored_globals(code)}
-        cells = {name: types.CellType(free[name]) for name in code.co_freevars}
-        run = types.FunctionType(plain, namespace, function.__name__, closure=tuple(cells.values()))
+        closure = tuple(cells[name] for name in code.co_freevars)
+        run = types.FunctionType(plain, namespace, function.__name__, closure=closure)
         try:
             returned = run(*[local[name] for name in names])
         except BundleError as error:
             raise _located(error, self.graphs.where(self._last)) from error
         except Exception as error:
-            told = BundleError(f"{type(error).__name__} in the code around the graphs: {error}")
-            raise _located(told, self.graphs.where(self._last)) from error
+            if _is_raised(error):
+                raise
+            raise self.told(error) from error
         for name, value in before.items():
             refuse_change(value, namespace.get(name), f"the global {name}")
-        for name, cell in cells.items():
-            refuse_change(free[name], cell.cell_contents, f"{name} of an enclosing function")
         return returned
 
     def _namespace(
         self, function: types.FunctionType, code: types.CodeType, compile_id: str
     ) -> dict[str, Any]:
         """The globals that the code names: graphs and frames are noted, others only read."""
-        found: dict[str, Any] = {"__builtins__": _BUILTINS}
+        found: dict[str, Any] = {"__builtins__": {**_BUILTINS, "__import__": self._imported}}
         for name in _names(code):
             value: Any = function.__globals__.get(name)
             if name.startswith("__compiled_fn"):
@@ -221,6 +258,19 @@ class _Tracing:
             elif name in function.__globals__:
                 found[name] = _UTILITIES if _is_utilities(value) else static(value, self)
         return found
+
+    def told(self, error: Exception) -> BundleError:
+        """What went wrong around the graphs, and behind which of them."""
+        told = BundleError(f"{type(error).__name__} in the code around the graphs: {error}")
+        return _located(told, self.graphs.where(self._last))
+
+    def _imported(
+        self, name: str, _globals: object, _locals: object, names: Sequence[str] | None, level: int
+    ) -> object:
+        """A module that was imported before; an `import` that would run one is refused."""
+        if level or name not in sys.modules:
+            raise BundleError(f"{name} is imported between the graphs")
+        return static(sys.modules[name if names else name.partition(".")[0]], self)
 
     def _graph(self, compile_id: str) -> Callable[..., tuple[object, ...]]:
         def call(*args: object) -> tuple[object, ...]:
@@ -234,7 +284,7 @@ class _Tracing:
                 for position in called.feeds
             )
             self.steps.append(Run(number, called.program, inputs))
-            results = [self._result(number, r, args) for r in called.results]
+            results = [self._result(number, r, args, called.arrays) for r in called.results]
             for position, value in zip(called.written, results, strict=False):
                 kept = called.kept.get(position)
                 target = expression_of(args[position]) if kept is None else ["kept", kept]
@@ -243,15 +293,27 @@ class _Tracing:
 
         return call
 
-    def _result(self, number: int, result: int | None, args: Sequence[object]) -> object:
-        if result is None:
-            return None
-        return Symbol(["result", number, result], self) if result >= 0 else args[~result]
+    def _result(
+        self,
+        number: int,
+        result: int | None,
+        args: Sequence[object],
+        arrays: Mapping[int, torch.dtype],
+    ) -> object:
+        if result is None or result < 0:
+            return None if result is None else args[~result]
+        tree: Expression = ["result", number, result]
+        return Result(tree, self, arrays[result]) if result in arrays else Symbol(tree, self)
 
-    def _resumed(self, function: types.FunctionType) -> Callable[..., object]:
+    def _resumed(
+        self, function: types.FunctionType, *, inside: bool = False
+    ) -> Callable[..., object]:
+        if makes_resumed(function):
+            return lambda cells: self._resumed(function(cells), inside=True)
+
         def call(*args: object) -> object:
             names = argument_names(function.__code__)
-            return self.frame(function, dict(zip(names, args, strict=True)))
+            return self.frame(function, dict(zip(names, args, strict=True)), inside=inside)
 
         return call
 
@@ -268,6 +330,32 @@ def _arguments(function: types.FunctionType, bound_to: object, tracer: Tracer) -
     if bound_to is not None:
         local[names[0]] = Static(bound_to, tracer)
     return local
+
+
+def _raised_at(block: Block) -> str | None:
+    """The error that ends a block, if one does."""
+    result = block.result
+    ends = not block.choices and isinstance(result, list) and result[:1] == ["raise"]
+    return f"{result[1]}: {result[2]}" if ends and isinstance(result, list) else None
+
+
+def _is_raised(error: Exception) -> bool:
+    """Did the user's code raise it, by `raise`?"""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    at = (i for i in dis.get_instructions(trace.tb_frame.f_code) if i.offset == trace.tb_lasti)
+    return any(instruction.opname == "RAISE_VARARGS" for instruction in at)
+
+
+def _contents(cell: types.CellType) -> tuple[object, ...]:
+    """What is in the cell of a variable: nothing before it is set."""
+    try:
+        return (cell.cell_contents,)
+    except ValueError:
+        return ()
 
 
 def argument_names(code: types.CodeType) -> tuple[str, ...]:
@@ -315,8 +403,16 @@ def _nothing(*_: object) -> None:
 def _set(owner: object, name: str, value: object) -> None:
     if isinstance(owner, Symbol):
         setattr(owner, name, value)
-    else:
-        assign(real(owner), name, value)
+    elif isinstance(owner, Static):
+        assign(owner.value, name, value)
+    else:  # made by the code itself
+        object.__setattr__(owner, name, value)
+
+
+def _key(owner: Any, place: int) -> object:  # noqa: ANN401 - a dict
+    if isinstance(owner, Symbol):
+        return owner.made_("item", owner.made_("keys", owner.tree_).tree_, place)
+    return next(itertools.islice(owner, place, None))
 
 
 # What Dynamo's code calls of its own module.
@@ -324,6 +420,8 @@ _UTILITIES = types.SimpleNamespace(
     record_pregraph_bytecode_enter=_nothing,
     record_pregraph_bytecode_exit=_nothing,
     call_size=lambda value, axis: value.size(axis),
+    dict_getitem=lambda owner, key: owner[key],
+    dict_keys_getitem=_key,
     object_setattr_ignore_descriptor=_set,
 )
 
@@ -349,9 +447,17 @@ class _Converting(type):
 _NUMBERS = {t.__name__: _Converting(t.__name__, (), {"of": t}) for t in (int, float, bool)}
 
 
+def _type(value: object) -> object:
+    """The class of a value, which is what the names of numbers stand for here."""
+    if isinstance(value, Symbol):
+        raise BundleError("type() is called with a value that only a call knows")
+    kind = type(real(value))
+    return _NUMBERS[kind.__name__] if kind in (int, float, bool) else kind
+
+
 def _is_instance(value: object, kinds: Any) -> bool:  # noqa: ANN401 - as of `isinstance`
     if isinstance(value, Symbol) and torch.Tensor in (kinds if type(kinds) is tuple else (kinds,)):
-        return value.tracer_.decide(["is array", value.tree_])
+        return isinstance(value, Result) or value.tracer_.decide(["is array", value.tree_])
     return bool(_of_known("isinstance", isinstance)(value, kinds))
 
 
@@ -387,7 +493,7 @@ def _super(*args: Any) -> object:  # noqa: ANN401 - a class and an object of it,
     return super(owner, instance)
 
 
-_PURE = "abs getattr hasattr issubclass repr round".split()
+_PURE = "abs callable getattr hasattr issubclass repr round".split()
 _PLAIN = "all any iter max min next sum".split()
 _BUILTINS: dict[str, Any] = {
     name: value if isinstance(value, type) or not callable(value) else _refusing(name)
@@ -395,4 +501,4 @@ _BUILTINS: dict[str, Any] = {
 }
 _BUILTINS.update({name: _of_known(name, getattr(builtins, name)) for name in _PURE})
 _BUILTINS.update({name: getattr(builtins, name) for name in _PLAIN})
-_BUILTINS.update(_NUMBERS, len=_length, isinstance=_is_instance, super=_super)
+_BUILTINS.update(_NUMBERS, len=_length, isinstance=_is_instance, super=_super, type=_type)

@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -125,6 +125,30 @@ def _size(array: Any, axis: int) -> int:  # noqa: ANN401 - an array of any libra
     return shape[axis]
 
 
+def _all_true(value: Any) -> bool:  # noqa: ANN401 - an array of any library, or a number
+    return all(value.reshape(-1).tolist()) if is_array(value) else bool(value)
+
+
+ERRORS: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (
+        AssertionError,
+        IndexError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    )
+}
+
+
+def _raise(kind: str, message: str) -> NoReturn:
+    """What the model raises in a call that comes here."""
+    if kind not in ERRORS:
+        raise BundleError(f"{kind[:80]!r} is no kind of an error")
+    raise ERRORS[kind](message)
+
+
 def _is_tensor(array: Any, dtype: str, *sizes: int | None) -> bool:  # noqa: ANN401 - the user's
     if not is_array(array) or dtype_of(array) != dtype:
         return False
@@ -192,6 +216,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "int": lambda value: int(number_of(value)),
     "float": lambda value: float(number_of(value)),
     "truth": lambda value: bool(number_of(value)) if is_array(value) else bool(value),
+    "all true": _all_true,
+    "raise": _raise,
     "is tensor": _is_tensor,
     "is array": is_array,
     "is type": _is_type,
@@ -213,8 +239,9 @@ _COUNTS = {
     **dict.fromkeys(
         "argument kept attributes rank length scalar number int float truth".split(), 1
     ),
-    **dict.fromkeys(["is array", "is nan", "is none", "keys", "not", "neg"], 1),
+    **dict.fromkeys(["is array", "all true", "is nan", "is none", "keys", "not", "neg"], 1),
     **dict.fromkeys(["result", "item", "attribute", "size", "is type", "is object", "has key"], 2),
+    "raise": 2,
     **dict.fromkeys("add sub mul floordiv truediv mod eq ne lt le gt ge".split(), 2),
 }
 # Operands that are not expressions themselves, but data of a type.
@@ -227,4 +254,5 @@ _PLAIN: dict[str, dict[int, type | tuple[type, ...]]] = {
     "is type": {1: str},
     "is object": {1: str},
     "is tensor": {1: str},
+    "raise": {0: str, 1: str},
 }

@@ -113,52 +113,6 @@ def test_a_dynamic_size_takes_what_its_guards_allow_and_refuses_the_rest(tmp_pat
         bundle()
 
 
-class Scaled(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(4, 4)
-        self.factors = {"half": 0.5}
-
-    def forward(self, x: Tensor, factor: float = 1.0) -> Tensor:
-        y = self.linear(x)
-        torch._dynamo.graph_break()
-        return y * factor
-
-
-class Halved(Scaled):
-    def forward(self, x: Tensor, factor: float = 1.0) -> Tensor:
-        return super().forward(x, self.factors.get("half", factor))
-
-
-class Careful(Scaled):
-    """Dynamo cannot go on within a `try`: this frame stays Python."""
-
-    def forward(self, x: Tensor, factor: float = 1.0) -> Tensor:
-        try:
-            return super().forward(x, self.factors.get("half", factor))
-        finally:
-            self.factors.get("third")
-
-
-class Around(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x + 1) * 3
-
-
-@pytest.mark.parametrize("kind", [Halved, Careful])
-def test_the_method_of_the_class_above_is_followed(tmp_path: Path, kind: type[Scaled]) -> None:
-    model, x = Around(kind()).eval(), torch.randn(2, 4)
-    compiled = torch.compile(model, backend="onnx")
-    with torch.no_grad():
-        expected = compiled(x)
-    dynamo_onnx.save(compiled, tmp_path / "m.onnxbundle")
-    torch.testing.assert_close(dynamo_onnx.load(tmp_path / "m.onnxbundle")(x), expected)
-
-
 def test_a_dict_that_is_gone_through_must_be_as_it_was(tmp_path: Path) -> None:
     def shifted(xs: dict[str, Any]) -> dict[str, Any]:
         by = 1 if xs["up"] else -1

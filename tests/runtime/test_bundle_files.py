@@ -238,6 +238,9 @@ DAMAGE: dict[str, Damage] = {
     "an operation that is none": manifest(lambda t: t["block"].update(result=["system", "true"])),
     "an operation without operands": manifest(lambda t: t["block"].update(result=["eq", 1])),
     "an operation of an operation": manifest(lambda t: t["block"].update(result=[["eq"], 1, 1])),
+    "an error without a text": manifest(
+        lambda t: t["block"].update(result=["raise", "ValueError"])
+    ),
     "an expression that is an object": manifest(lambda t: t["block"].update(result={"a": 1})),
     "an expression in itself, deeply": manifest(lambda t: t["block"].update(result=nested(500))),
     "a private attribute": manifest(
