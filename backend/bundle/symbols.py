@@ -172,10 +172,9 @@ class Method:
                 return IGNORED
             case "_is_all_true", ():
                 return AllTrue(owner)
-            case "item", () if isinstance(owner, Result) and owner.dtype is torch.bool:
-                return bool(owner)  # one of two, and which is asked at once
             case "item", ():
-                return owner.made_("number", owner.tree_)
+                truth = isinstance(owner, Result) and owner.dtype is torch.bool
+                return (Truth if truth else Symbol)(["number", owner.tree_], owner.tracer_)
             case "keys", ():
                 return owner.made_("keys", owner.tree_)
             case "update" | "clear", _ if isinstance(owner, CallsOwn):
@@ -185,15 +184,21 @@ class Method:
         raise BundleError(f"{self.name}() of an argument is called outside of the graphs")
 
 
+class Truth(Symbol):
+    """A bool of Python's that only a call knows."""
+
+    __slots__ = ()
+
+
 class AllTrue:
-    """Whether all elements of a symbol are true, which is asked at once: torch's checks do that."""
+    """Whether all elements of a symbol are true, as torch's checks ask it."""
 
     def __init__(self, of: Symbol) -> None:
         self.of = of
 
-    def item(self) -> bool:
+    def item(self) -> Truth:
         """The answer."""
-        return self.of.tracer_.decide(["all true", self.of.tree_])
+        return Truth(["all true", self.of.tree_], self.of.tracer_)
 
 
 class Result(Symbol):

@@ -31,6 +31,7 @@ from .symbols import (
     Static,
     Symbol,
     Tracer,
+    Truth,
     assign,
     expression_of,
     real,
@@ -449,13 +450,15 @@ _NUMBERS = {t.__name__: _Converting(t.__name__, (), {"of": t}) for t in (int, fl
 
 def _type(value: object) -> object:
     """The class of a value, which is what the names of numbers stand for here."""
-    if isinstance(value, Symbol):
+    if isinstance(value, Symbol) and not isinstance(value, Truth):
         raise BundleError("type() is called with a value that only a call knows")
-    kind = type(real(value))
+    kind = bool if isinstance(value, Truth) else type(real(value))
     return _NUMBERS[kind.__name__] if kind in (int, float, bool) else kind
 
 
 def _is_instance(value: object, kinds: Any) -> bool:  # noqa: ANN401 - as of `isinstance`
+    if isinstance(value, Truth):
+        value = True
     if isinstance(value, Symbol) and torch.Tensor in (kinds if type(kinds) is tuple else (kinds,)):
         return isinstance(value, Result) or value.tracer_.decide(["is array", value.tree_])
     return bool(_of_known("isinstance", isinstance)(value, kinds))
