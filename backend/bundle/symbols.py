@@ -296,8 +296,8 @@ def refuse_change(before: object, after: object, name: str) -> None:
         raise BundleError(f"{name} changes in each call, which a bundle does not keep")
 
 
-_NUMBERS = (type(None), bool, int, float, complex)
-_PLAIN = (*_NUMBERS, str, bytes, type, types.CodeType, torch.dtype, torch.device)
+_NUMBERS_AND_TEXTS = (bool, int, float, complex, str, bytes)
+_PLAIN = (type(None), *_NUMBERS_AND_TEXTS, type, types.CodeType, torch.dtype, torch.device)
 
 
 def static(value: object, tracer: Tracer) -> object:

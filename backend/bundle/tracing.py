@@ -7,10 +7,8 @@ way is taken, one run after the other, and the choices become a tree of blocks.
 
 from __future__ import annotations
 
-import builtins
 import dis
 import inspect
-import itertools
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +21,7 @@ from ...runtime.bundle.expressions import ERRORS, Expression
 from ...runtime.bundle.manifest import Block, Choice, Run, Write
 from ...runtime.errors import BundleError
 from ..torch_private import CodeVersion, code_versions, has_hooks, makes_resumed
+from .functions import BUILTINS, UTILITIES, is_utilities, our_super
 from .guards import condition, for_inference, outdated
 from .results import Weights, result_expression
 from .symbols import (
@@ -31,10 +30,7 @@ from .symbols import (
     Static,
     Symbol,
     Tracer,
-    Truth,
-    assign,
     expression_of,
-    real,
     refuse_change,
     static,
 )
@@ -225,7 +221,7 @@ class _Tracing:
             co_posonlyargcount=0,
             co_kwonlyargcount=0,
             co_flags=flags,
-            co_consts=tuple(_super if const is super else const for const in code.co_consts),
+            co_consts=tuple(our_super if const is super else const for const in code.co_consts),
         )
         namespace = self._namespace(function, code, compile_id)
         before = {name: namespace.get(name) for name in _stored_globals(code)}
@@ -247,7 +243,7 @@ class _Tracing:
         self, function: types.FunctionType, code: types.CodeType, compile_id: str
     ) -> dict[str, Any]:
         """The globals that the code names: graphs and frames are noted, others only read."""
-        found: dict[str, Any] = {"__builtins__": {**_BUILTINS, "__import__": self._imported}}
+        found: dict[str, Any] = {"__builtins__": {**BUILTINS, "__import__": self._imported}}
         for name in _names(code):
             value: Any = function.__globals__.get(name)
             if name.startswith("__compiled_fn"):
@@ -255,9 +251,9 @@ class _Tracing:
             elif name.startswith("__resume_at"):
                 found[name] = self._resumed(value)
             elif name.startswith("__builtins_dict__"):
-                found[name] = _BUILTINS
+                found[name] = BUILTINS
             elif name in function.__globals__:
-                found[name] = _UTILITIES if _is_utilities(value) else static(value, self)
+                found[name] = UTILITIES if is_utilities(value) else static(value, self)
         return found
 
     def told(self, error: Exception) -> BundleError:
@@ -391,117 +387,3 @@ def _names(code: types.CodeType) -> set[str]:
 
 def _located(error: BundleError, where: str) -> BundleError:
     return BundleError(f"{error} (behind {where})") if where and where not in str(error) else error
-
-
-def _is_utilities(value: object) -> bool:
-    return isinstance(value, types.ModuleType) and value.__name__ == "torch._dynamo.utils"
-
-
-def _nothing(*_: object) -> None:
-    """What profilers note at each call."""
-
-
-def _set(owner: object, name: str, value: object) -> None:
-    if isinstance(owner, Symbol):
-        setattr(owner, name, value)
-    elif isinstance(owner, Static):
-        assign(owner.value, name, value)
-    else:  # made by the code itself
-        object.__setattr__(owner, name, value)
-
-
-def _key(owner: Any, place: int) -> object:  # noqa: ANN401 - a dict
-    if isinstance(owner, Symbol):
-        return owner.made_("item", owner.made_("keys", owner.tree_).tree_, place)
-    return next(itertools.islice(owner, place, None))
-
-
-# What Dynamo's code calls of its own module.
-_UTILITIES = types.SimpleNamespace(
-    record_pregraph_bytecode_enter=_nothing,
-    record_pregraph_bytecode_exit=_nothing,
-    call_size=lambda value, axis: value.size(axis),
-    dict_getitem=lambda owner, key: owner[key],
-    dict_keys_getitem=_key,
-    object_setattr_ignore_descriptor=_set,
-)
-
-
-def _length(value: Any) -> object:  # noqa: ANN401 - a container
-    return value.made_("length", value.tree_) if isinstance(value, Symbol) else len(value)
-
-
-class _Converting(type):
-    """The type of a number, which makes a symbol of a symbol."""
-
-    of: type
-
-    def __call__(cls, *args: Any) -> object:  # noqa: ANN401 - those of its own type
-        if args and isinstance(value := args[0], Symbol):
-            return bool(value) if cls.of is bool else value.made_(cls.of.__name__, value.tree_)
-        return cls.of(*args)
-
-    def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, cls.of)
-
-
-_NUMBERS = {t.__name__: _Converting(t.__name__, (), {"of": t}) for t in (int, float, bool)}
-
-
-def _type(value: object) -> object:
-    """The class of a value, which is what the names of numbers stand for here."""
-    if isinstance(value, Symbol) and not isinstance(value, Truth):
-        raise BundleError("type() is called with a value that only a call knows")
-    kind = bool if isinstance(value, Truth) else type(real(value))
-    return _NUMBERS[kind.__name__] if kind in (int, float, bool) else kind
-
-
-def _is_instance(value: object, kinds: Any) -> bool:  # noqa: ANN401 - as of `isinstance`
-    if isinstance(value, Truth):
-        value = True
-    if isinstance(value, Symbol) and torch.Tensor in (kinds if type(kinds) is tuple else (kinds,)):
-        return isinstance(value, Result) or value.tracer_.decide(["is array", value.tree_])
-    return bool(_of_known("isinstance", isinstance)(value, kinds))
-
-
-def _refusing(name: str) -> Callable[..., object]:
-    def call(*_: object, **__: object) -> object:
-        raise BundleError(f"{name}() is called between the graphs")
-
-    return call
-
-
-def _of_known(name: str, function: Callable[..., object]) -> Callable[..., object]:
-    def call(*args: object, **kwargs: object) -> object:
-        given = (*args, *kwargs.values())
-        if any(isinstance(value, Symbol) for value in given):
-            raise BundleError(f"{name}() is called with a value that only a call knows")
-        found = function(*map(real, args), **{key: real(value) for key, value in kwargs.items()})
-        tracer = next((value.tracer for value in given if isinstance(value, Static)), None)
-        return found if tracer is None else static(found, tracer)
-
-    return call
-
-
-def _super(*args: Any) -> object:  # noqa: ANN401 - a class and an object of it, or nothing
-    """As the builtin. Without arguments it looks into its caller's frame, as that does."""
-    if not args:
-        caller = inspect.currentframe()
-        caller = None if caller is None else caller.f_back
-        assert caller is not None
-        args = caller.f_locals["__class__"], caller.f_locals[caller.f_code.co_varnames[0]]
-    owner, instance = args
-    if isinstance(instance, Static):
-        return Static(super(owner, instance.value), instance.tracer)
-    return super(owner, instance)
-
-
-_PURE = "abs callable getattr hasattr issubclass repr round".split()
-_PLAIN = "all any iter max min next sum".split()
-_BUILTINS: dict[str, Any] = {
-    name: value if isinstance(value, type) or not callable(value) else _refusing(name)
-    for name, value in vars(builtins).items()
-}
-_BUILTINS.update({name: _of_known(name, getattr(builtins, name)) for name in _PURE})
-_BUILTINS.update({name: getattr(builtins, name) for name in _PLAIN})
-_BUILTINS.update(_NUMBERS, len=_length, isinstance=_is_instance, super=_super, type=_type)
