@@ -165,6 +165,8 @@ def _weight_gradient(
     """
     rank = image.dim() - 2
     batch, channels = kernel.shape[:2]
+    if isinstance(batch, int) and batch == 0:
+        return kernel.new_zeros(dims)
     depthwise = rank == 2 and 1 < groups == channels and dims[1] == 1
     floats_on_cpu = image.device.type == "cpu" and image.dtype is torch.float32
     if depthwise and floats_on_cpu and isinstance(batch, int):

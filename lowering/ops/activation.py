@@ -26,8 +26,8 @@ def relu(cx: Rule, self: Value) -> Value:
 @lowers(aten.threshold_backward.default)
 def threshold_backward(cx: Rule, grad_output: Value, self: Value, threshold: Scalar) -> Value:
     """grad_output, self [*A] -> grad_output where self is above, or NaN, and 0 elsewhere [*A]."""
-    below = cx.op.LessOrEqual(self, cx.scalar(threshold, cx.dtype(self)))
-    return _kept(cx, grad_output, cx.op.Not(below))
+    x, bound = compute(cx, self, threshold, dtype=cx.dtype(self))
+    return _kept(cx, grad_output, cx.op.Not(cx.op.LessOrEqual(x, bound)))
 
 
 @lowers(aten.hardtanh_backward.default)
@@ -38,8 +38,8 @@ def hardtanh_backward(
 
     NaN is not, in ATen's vectorized kernel, which all but a few last elements go through.
     """
-    least, most = (cx.scalar(bound, cx.dtype(self)) for bound in (min_val, max_val))
-    return _kept(cx, grad_output, cx.op.And(cx.op.Greater(self, least), cx.op.Less(self, most)))
+    x, least, most = compute(cx, self, min_val, max_val, dtype=cx.dtype(self))
+    return _kept(cx, grad_output, cx.op.And(cx.op.Greater(x, least), cx.op.Less(x, most)))
 
 
 def _kept(cx: Rule, gradient: Value, keep: Value) -> Value:

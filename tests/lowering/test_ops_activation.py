@@ -52,6 +52,11 @@ BACKWARD = [
     ("threshold_backward at 1.5", lambda g, x: aten.threshold_backward.default(g, x, 1.5)),
     ("hardtanh_backward", lambda g, x: aten.hardtanh_backward.default(g, x, -0.5, 6.0)),
 ]
+BOUNDED = [
+    ("threshold", lambda b: lambda g, x: aten.threshold_backward.default(g, x, b)),
+    ("least", lambda b: lambda g, x: aten.hardtanh_backward.default(g, x, b, 2.0)),
+    ("most", lambda b: lambda g, x: aten.hardtanh_backward.default(g, x, -2.0, b)),
+]
 NO_DOUBLE = {"elu", "selu", "celu", "gelu", "mish", "softplus", "log_sigmoid_forward"}
 
 CASES = [
@@ -86,6 +91,13 @@ CASES = [
         for n, f in BACKWARD
     ],
     *[Case(f"{n} with symbolic dims", f, (X.flip(0), X), 0.0, dynamic=True) for n, f in BACKWARD],
+    *[
+        Case(f"{name} of a {dtype} that is no bound: {bound}", made(bound), (x.flip(0), x), 0.0)
+        for dtype in (torch.bfloat16, torch.float16)
+        for x in [torch.tensor([0.1, 0.3, 1 / 3, -0.7, 0.0] * 8).to(dtype)]
+        for bound in (0.1, 0.3, 1 / 3, -0.7)
+        for name, made in BOUNDED
+    ],
     Case("relu of int64", lambda a: F.relu(a), (I64,), max_nodes=1),
     Case("relu of int8", lambda a: F.relu(a), (I64[:5].to(torch.int8),), max_nodes=1),
     Case("relu of uint8", lambda a: F.relu(a), (I64[2:5].to(torch.uint8),)),

@@ -183,6 +183,15 @@ def test_gradients_of_depthwise_convolutions_are_eagers(
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_batch_may_be_empty() -> None:
+    module = nn.Conv2d(8, 8, 3, groups=8)
+    compiled = torch.compile(module, backend="onnx")
+    x = torch.randn(0, 8, 9, 9, requires_grad=True)
+    inputs = [x, *module.parameters()]
+    expected = torch.autograd.grad(module(x).sum(), inputs)
+    torch.testing.assert_close(torch.autograd.grad(compiled(x).sum(), inputs), expected)
+
+
 @needs_blocks
 def test_the_users_level_of_optimization_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(model: onnx.ModelProto) -> None:
